@@ -1,0 +1,1 @@
+"""The door: `gateway serve | check | explain | schema | key`."""

@@ -1,0 +1,1 @@
+"""The nouns: a Call goes in, a Reply comes out, a Receipt is left behind."""

@@ -1,0 +1,30 @@
+"""The one shape of a middleware, and how many become one handler."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from gateway.core.call import Call
+from gateway.core.reply import Reply
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+class Middleware(Protocol):
+    """Sees the call go in and the reply come out. Streams and whole answers look the same here."""
+
+    async def __call__(self, call: Call, next: Handler) -> Reply:
+        """Return the reply of `next`, or one of its own.
+
+        Raises:
+            GatewayError: no answer began.
+        """
+        ...
+
+
+def chain(middlewares: Sequence[Middleware], last: Handler) -> Handler:
+    """Wrap `last` in `middlewares`, the first outermost."""
+    handler = last
+    for middleware in reversed(middlewares):
+        handler = partial(middleware, next=handler)
+    return handler

@@ -1,0 +1,68 @@
+"""What happened to one call, written as it travels and closed exactly once."""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from gateway.core.principal import ANYONE, Principal
+from gateway.core.usage import Usage
+
+Outcome = Literal["open", "finished", "abandoned", "broken", "failed", "refused"]
+"""refused: by us, before anyone was asked · failed: no answer began · broken: it began and did not end ·
+abandoned: the client left · finished: all went well."""
+
+CacheVerdict = Literal["", "hit", "miss", "bypass"]
+
+
+class Tried(Struct):
+    """One attempt at one deployment."""
+
+    deployment: str
+    provider: str
+    model: str
+    began_s: float
+    """On the gateway's monotonic clock."""
+    first_chunk_s: float | None = None
+    """Seconds from the attempt's begin to its first content."""
+    total_s: float = 0.0
+    error: str = ""
+    """The class of what went wrong, empty when it answered."""
+    status: int = 0
+    """The upstream's HTTP status; 0 when none came."""
+    upstream_id: str = ""
+    """The upstream's own request id, to quote to its support."""
+    usage: Usage | None = None
+
+
+class Receipt(Struct):
+    """The record of one call. Middlewares decide from the Call and record here; none decides from here."""
+
+    call_id: str
+    model: str = ""
+    """As the client asked for it."""
+    route: str = ""
+    """The configured name or pattern it matched; empty when none did."""
+    principal: Principal = ANYONE
+    outcome: Outcome = "open"
+    error: str = ""
+    status: int = 200
+    """What the client was answered, before any chunk."""
+    cache: CacheVerdict = ""
+    tried: list[Tried] = field(default_factory=list[Tried])
+    usage: Usage | None = None
+    """Of the answer the client saw. `None`: there was no answer."""
+    cost_nusd: int | None = None
+    """`None`: unknown, which is not the same as nothing."""
+    finish_reason: str = ""
+    chunks: int = 0
+    completion_chars: int = 0
+    began_s: float = 0.0
+    first_chunk_s: float | None = None
+    total_s: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    """What middlewares want the client to be told, whatever becomes of the call (`x-ratelimit-…`)."""
+
+    @property
+    def answered_by(self) -> Tried | None:
+        """The attempt that answered, or the last that failed."""
+        return self.tried[-1] if self.tried else None

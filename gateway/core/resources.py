@@ -1,0 +1,163 @@
+"""What a middleware may borrow. `kv`, `engine` and `settings` satisfy these; `settings/build.py` introduces them.
+
+A test passes a ten-line fake; a middleware never learns which.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from gateway.core.principal import Principal
+from gateway.core.route import Deployment, Order, Route
+from gateway.core.usage import Price
+
+
+class Clock(Protocol):
+    """Time. Nothing else may ask what time it is, so that tests can say."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never jumps."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class Meter(Struct, frozen=True):
+    """One limit on one subject: `key:team-a`, 60 requests a minute."""
+
+    subject: str
+    """Who is limited, as `scope:name` with scope key, user, team or model."""
+    kind: Literal["requests", "tokens", "concurrent"]
+    limit: int
+
+    @property
+    def id(self) -> str:
+        """Unique among meters, the same on every worker."""
+        return f"{self.subject}:{self.kind}"
+
+
+class Standing(Struct, frozen=True):
+    """How a meter stands: what a client may still use, and when it is whole again."""
+
+    meter: Meter
+    remaining: int
+    reset_s: float
+    """Seconds until all of the limit is free again, if nothing more is used."""
+
+
+class Held(Struct, frozen=True):
+    """What one call holds of its meters until it is settled."""
+
+    id: str
+    asks: tuple[tuple[Meter, int], ...]
+    at_s: int
+    """The second, on the limiter's own clock, in which it was held."""
+    standings: tuple[Standing, ...]
+
+
+class Denied(Struct, frozen=True):
+    """The meter that said no; nothing was taken from any other."""
+
+    meter: Meter
+    wanted: int
+    retry_after_s: float | None
+    """When there may be room. `None`: never, it is more than the whole limit."""
+    standings: tuple[Standing, ...]
+
+
+class Limiter(Protocol):
+    """Counts requests and tokens in a window that slides by the second, and calls in flight.
+
+    In no 60 seconds does more pass than the limit; a hold that nobody settles (a dead worker's) comes back by itself.
+    """
+
+    async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
+        """Take all of `asks`, or nothing: every meter is checked before any is charged."""
+        ...
+
+    async def settle(self, held: Held, tokens: int | None) -> None:
+        """Free the call's places and replace the tokens held by the `tokens` used; `None`: what was held was used."""
+        ...
+
+    async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
+        """Tell how `meters` stand, taking nothing."""
+        ...
+
+
+class Answers(Protocol):
+    """Cached answers, as bytes, each with a time to live."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what is kept under `key`; `None` when nothing is, or the store cannot say in time."""
+        ...
+
+    async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
+        """Keep `answer` for `ttl_s` seconds at most."""
+        ...
+
+
+class Keys(Protocol):
+    """Virtual keys."""
+
+    def find(self, secret: str) -> Principal | None:
+        """Return whom `secret` belongs to."""
+        ...
+
+    def __len__(self) -> int:
+        """How many keys there are."""
+        ...
+
+
+class Prices(Protocol):
+    """What models cost."""
+
+    async def of(self, deployment: Deployment) -> Price | None:
+        """Return the price of `deployment`, from the configuration or the price table; `None`: nobody knows."""
+        ...
+
+
+class Candidates(Protocol):
+    """Which deployments may answer a call, best first."""
+
+    def of(self, route: Route, principal: Principal) -> Iterator[Deployment]:
+        """Yield the route's deployments in its order, then its fallbacks' that `principal` may use, none twice."""
+        ...
+
+
+class Routes(Protocol):
+    """The public model names."""
+
+    def find(self, model: str) -> Route | None:
+        """Return where `model` leads; a pattern's route has its deployments' models filled in."""
+        ...
+
+    def near(self, model: str) -> str:
+        """Return a hint for a name that leads nowhere: `did you mean "fast"?`."""
+        ...
+
+
+class Fleet(Protocol):
+    """Live measurements of deployments."""
+
+    def order(self, deployments: Sequence[Deployment], order: Order) -> list[Deployment]:
+        """Return `deployments`, best first by `order`."""
+        ...
+
+
+class Resources(Struct, frozen=True):
+    """All of it, handed to every middleware's `build`."""
+
+    clock: Clock
+    limiter: Limiter
+    answers: Answers
+    keys: Keys
+    prices: Prices
+    candidates: Candidates
+    routes: Routes

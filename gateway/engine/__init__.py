@@ -1,0 +1,1 @@
+"""Motion: calls travel through the chain, attempts travel to upstreams."""

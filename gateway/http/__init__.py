@@ -1,0 +1,1 @@
+"""Where Litestar lives: routes, documentation, and the edge where bytes become calls."""

@@ -1,0 +1,121 @@
+"""What a provider is: a translator of one dialect that never opens a socket."""
+
+from typing import ClassVar, Protocol
+
+from msgspec import Struct
+
+from gateway.core.call import Attempt, Surface
+from gateway.core.errors import UpstreamFailed
+from gateway.core.reply import Chunk
+from gateway.core.secret import Secret
+
+
+class Request(Struct, frozen=True):
+    """An HTTP request for an upstream."""
+
+    url: str
+    body: bytes
+    headers: dict[str, str]
+    """Lower-case names. `host`, `content-length`, `user-agent` and `traceparent` are added on the way out."""
+
+
+class Reader(Protocol):
+    """Turns the bytes of one streamed answer into chunks. Made anew for each attempt, so it may remember."""
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Return the chunks that `data` completes, however the bytes were cut.
+
+        Raises:
+            UpstreamFailed: the upstream says, within the stream, that it failed.
+        """
+        ...
+
+    def end(self) -> list[Chunk]:
+        """Return what the end of the stream completes.
+
+        Raises:
+            Broke: the stream ended before the answer did.
+        """
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """The answer is complete, and nothing more is to be waited for (`[DONE]` was seen)."""
+        ...
+
+
+class Provider(Protocol):
+    """Translates between a client's surface and one upstream's dialect."""
+
+    def request(self, attempt: Attempt) -> Request:
+        """Return what to send.
+
+        Raises:
+            BadRequest: the upstream's dialect has no way to say this.
+        """
+        ...
+
+    def reader(self, attempt: Attempt) -> Reader:
+        """Return a reader for a streamed answer."""
+        ...
+
+    def whole(self, attempt: Attempt, body: bytes) -> Chunk:
+        """Return a whole answer.
+
+        Raises:
+            UpstreamFailed: it is none, whatever its status said.
+        """
+        ...
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
+        """Return what an upstream's error means; `headers` have lower-case names."""
+        ...
+
+
+class LocalProvider(Protocol):
+    """A provider that answers by itself, without an upstream."""
+
+    def answer(self, attempt: Attempt) -> list[Chunk]:
+        """Return the answer: its chunks, or the one chunk of a whole answer."""
+        ...
+
+
+class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of one entry under `providers:`. A subclass's fields are what may be written there.
+
+    A third party's provider is a subclass of this too, named by an entry point of the group `gateway.providers`
+    or by `kind: package.module:Class`.
+    """
+
+    surface: ClassVar[Surface | None] = None
+    """The client surface that the upstream speaks itself, if any."""
+
+    kind: str = ""
+    """Which translator this is; the entry's own name when left out."""
+    traceparent: bool = False
+    """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
+    http: str = "native"
+    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
+
+    def off(self) -> str:
+        """Return why this provider cannot be used as configured (`OPENAI_API_KEY is not set`); empty: it can."""
+        return ""
+
+    def build(self, name: str) -> Provider | LocalProvider:
+        """Make the provider that the configuration calls `name`."""
+        raise NotImplementedError
+
+
+class Keyed(ProviderOptions, frozen=True, kw_only=True):
+    """Options of a provider that needs a credential and has an address."""
+
+    api_key: Secret = Secret()
+    """The credential. Empty: the provider is off, and so are the routes that only it could answer."""
+    base_url: str = ""
+    """Where the API is; the vendor's own address when left out."""
+    headers: dict[str, str] = {}
+    """More headers for each request, such as an organisation."""
+
+    def off(self) -> str:
+        """It needs a key."""
+        return "" if self.api_key else "its api_key is empty"

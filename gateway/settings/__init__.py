@@ -1,0 +1,1 @@
+"""gateway.yaml becomes objects: the composition root, and the only reader of the environment."""

@@ -1,0 +1,424 @@
+"""OpenAI's chat completions: the request as translators read it, and answers as clients expect them.
+
+Sources: the official SDKs' types and what their parsers crash on (a missing tool index, `choices: null`, a role on
+every chunk, a bare `event:` line, a last event without its blank line): none of it is ever written here.
+"""
+
+import time
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.core.errors import BadRequest, GatewayError
+from gateway.core.reply import Chunk
+from gateway.core.usage import Usage
+from gateway.wire.events import Began, Cited, Counted, Ended, Event, Refused, Said, Thought, ToolArgued, ToolBegan
+
+DONE = b"data: [DONE]\n\n"
+
+encode = msgspec.json.Encoder().encode
+
+
+# ── The request ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ImageURL(Struct):
+    """`url` is http(s) or a `data:` URL."""
+
+    url: str
+    detail: str | None = None
+
+
+class InputAudio(Struct):
+    """Base64 audio."""
+
+    data: str
+    format: str
+
+
+class File(Struct):
+    """`file_data` is a `data:` URL."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class Part(Struct):
+    """One part of a message's content; `type` says which field is filled."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageURL | None = None
+    input_audio: InputAudio | None = None
+    file: File | None = None
+    refusal: str | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Function(Struct):
+    """A called function; `arguments` is JSON in a string."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(Struct):
+    """A tool call in the history."""
+
+    id: str = ""
+    type: str = "function"
+    function: Function | None = None
+    extra_content: dict[str, Any] | None = None
+
+
+class Message(Struct):
+    """One turn. The reasoning fields are what clients return of an earlier answer, under the names in use."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[dict[str, Any]] | None = None
+    extra_content: dict[str, Any] | None = None
+
+
+class FunctionTool(Struct):
+    """A function the model may call; `parameters` is a JSON Schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct):
+    """A tool; only functions are known to every dialect."""
+
+    type: str
+    function: FunctionTool | None = None
+
+
+class NamedFunction(Struct):
+    """A function by name."""
+
+    name: str
+
+
+class NamedTool(Struct):
+    """A tool by name."""
+
+    type: str
+    function: NamedFunction | None = None
+
+
+class JSONSchema(Struct):
+    """A schema that the answer must match."""
+
+    name: str = ""
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Struct):
+    """`text`, `json_object` or `json_schema`."""
+
+    type: str
+    json_schema: JSONSchema | None = None
+
+
+class StreamOptions(Struct):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+
+
+class ChatRequest(Struct):
+    """A chat completion request: the fields that other dialects can express, or must refuse."""
+
+    model: str
+    messages: list[Message]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    metadata: dict[str, str] | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How long the answer may be, under either of its names."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop sequences, as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+_request = msgspec.json.Decoder(ChatRequest)
+
+
+def chat_request(raw: bytes) -> ChatRequest:
+    """Read a request for translation.
+
+    Raises:
+        BadRequest: a field is of the wrong type; `param` names it.
+    """
+    try:
+        return _request.decode(raw)
+    except msgspec.ValidationError as error:
+        raise bad_field(error) from None
+
+
+def bad_field(error: msgspec.ValidationError) -> BadRequest:
+    """Say which field of a request is wrong, as OpenAI's error object does."""
+    problem, _, path = str(error).partition(" - at `$")
+    param = path.rstrip("`").lstrip(".") or None
+    return BadRequest(f"{param or 'the body'}: {problem[0].lower()}{problem[1:]}", param=param, code="invalid_type")
+
+
+# ── Errors ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def error_body(error: GatewayError) -> bytes:
+    """Return OpenAI's error object, all four keys present."""
+    said = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
+    return encode({"error": said})
+
+
+def error_event(error: GatewayError) -> bytes:
+    """Return an in-band error: what a stream says instead of a finish when it cannot go on."""
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+# ── Answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Return OpenAI's usage object."""
+    said: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+    if usage.estimated:
+        said["estimated"] = True
+    return said
+
+
+def usage_event(id: str, created: int, model: str, usage: Usage) -> bytes:
+    """Return the chunk that says what a stream used, as `include_usage` asks for."""
+    said = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": []}
+    return b"data: " + encode({**said, "usage": usage_object(usage)}) + b"\n\n"
+
+
+class ChatWriter:
+    """Writes neutral events as chat completion chunks, or as one whole chat completion."""
+
+    def __init__(self, call_id: str, model: str) -> None:
+        self._id = f"chatcmpl-{call_id}"
+        self._model = model
+        self._created = int(time.time())
+        self._begun = False
+
+    def stream(self, events: list[Event]) -> list[Chunk]:
+        """Return the chunks that say `events`: one chunk for all that came together, usage apart."""
+        chunks: list[Chunk] = []
+        run: list[bytes] = []
+        text, finish, silent = "", "", True
+        for event in events:
+            match event:
+                case Began():
+                    self._id, self._model = event.id or self._id, event.model or self._model
+                    if not self._begun:
+                        self._begun = True
+                        run.append(self._delta({"role": "assistant", "content": ""}))
+                case Counted():
+                    data = usage_event(self._id, self._created, self._model, event.usage)
+                    chunks.append(Chunk(data, usage=event.usage, usage_only=True, silent=True))
+                case Ended():
+                    run.append(self._delta({}, event.reason))
+                    finish, silent = event.reason, False
+                case Said():
+                    run.append(self._delta({"content": event.text}))
+                    text, silent = text + event.text, False
+                case _:
+                    run.append(self._delta(_delta_of(event)))
+                    silent = False
+        if run:
+            chunks.insert(0, Chunk(b"".join(run), text, finish_reason=finish, silent=silent))
+        return chunks
+
+    def whole(self, events: list[Event]) -> Chunk:
+        """Return the chat completion that `events` tell."""
+        message, finish, usage = _Message(), "stop", None
+        for event in events:
+            match event:
+                case Began():
+                    self._id, self._model = event.id or self._id, event.model or self._model
+                case Ended():
+                    finish = event.reason
+                case Counted():
+                    usage = event.usage
+                case _:
+                    message.add(event)
+        choice = {"index": 0, "message": message.object(), "logprobs": None, "finish_reason": finish}
+        said: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [choice],
+        }
+        if usage is not None:
+            said["usage"] = usage_object(usage)
+        return Chunk(encode(said), message.text, usage, finish)
+
+    def _delta(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        said = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+            "choices": [choice],
+        }
+        return b"data: " + encode(said) + b"\n\n"
+
+
+def _delta_of(event: Said | Thought | Refused | ToolBegan | ToolArgued | Cited) -> dict[str, Any]:
+    match event:
+        case Said():
+            return {"content": event.text}
+        case Thought():
+            delta: dict[str, Any] = {"reasoning_content": event.text} if event.text else {}
+            if event.signature or event.redacted:
+                delta["thinking_blocks"] = [_thinking_block(event.text, event)]
+            return delta
+        case Refused():
+            return {"refusal": event.text}
+        case ToolBegan():
+            tool: dict[str, Any] = {
+                "index": event.index,
+                "id": event.id,
+                "type": "function",
+                "function": {"name": event.name, "arguments": ""},
+            }
+            return {"tool_calls": [_signed(tool, event)]}
+        case ToolArgued():
+            return {"tool_calls": [{"index": event.index, "function": {"arguments": event.fragment}}]}
+        case Cited():
+            return {"annotations": [_annotation(event)]}
+
+
+class _Message:
+    """An assistant's message, gathered from events."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._reasoning = ""
+        self._unsigned = ""
+        self._blocks: list[dict[str, Any]] = []
+        self._refusal = ""
+        self._tools: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, event: Said | Thought | Refused | ToolBegan | ToolArgued | Cited) -> None:
+        match event:
+            case Said():
+                self.text += event.text
+            case Thought():
+                self._think(event)
+            case Refused():
+                self._refusal += event.text
+            case ToolBegan():
+                tool = {"id": event.id, "type": "function", "function": {"name": event.name, "arguments": ""}}
+                self._tools.append(_signed(tool, event))
+            case ToolArgued():
+                self._tools[event.index]["function"]["arguments"] += event.fragment
+            case Cited():
+                self._annotations.append(_annotation(event))
+
+    def object(self) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "role": "assistant",
+            "content": self.text or (None if self._tools or self._refusal else ""),
+            "refusal": self._refusal or None,
+        }
+        if self._reasoning:
+            said["reasoning_content"] = self._reasoning
+        if self._blocks:
+            said["thinking_blocks"] = self._blocks
+        if self._tools:
+            said["tool_calls"] = self._tools
+        if self._annotations:
+            said["annotations"] = self._annotations
+        return said
+
+    def _think(self, event: Thought) -> None:
+        self._reasoning += event.text
+        self._unsigned += event.text
+        if event.signature or event.redacted:
+            self._blocks.append(_thinking_block(self._unsigned, event))
+            self._unsigned = ""
+
+
+def _thinking_block(text: str, event: Thought) -> dict[str, Any]:
+    """Anthropic's block, which has to come back unchanged with the next turn."""
+    if event.redacted:
+        return {"type": "redacted_thinking", "data": event.redacted}
+    return {"type": "thinking", "thinking": text, "signature": event.signature}
+
+
+def _signed(tool: dict[str, Any], event: ToolBegan) -> dict[str, Any]:
+    """Carry Gemini's thought signature where Google's own compatible endpoint puts it."""
+    if event.signature:
+        tool["extra_content"] = {"google": {"thought_signature": event.signature}}
+    return tool
+
+
+def _annotation(event: Cited) -> dict[str, Any]:
+    return {"type": "url_citation", "url_citation": {"url": event.url, "title": event.title}}
+
+
+# ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Model(Struct):
+    """An entry of `GET /v1/models`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "gateway"
+    shutdown_date: int | None | UnsetType = UNSET
