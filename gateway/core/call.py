@@ -112,7 +112,7 @@ class Call(Struct, frozen=True):
                 pending = self.endings.pop()(self.receipt)
                 if pending is not None:
                     await pending
-            except Exception:  # noqa: BLE001 one ending's bug must not keep a slot, a hold or a bill of another
+            except Exception:  # one ending's bug must not keep a slot, a hold or a bill of another
                 logging.getLogger("gateway").exception("an ending of call %s failed", self.id)
 
 

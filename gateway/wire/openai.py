@@ -4,11 +4,10 @@ Sources: the official SDKs' types and what their parsers crash on (a missing too
 every chunk, a bare `event:` line, a last event without its blank line): none of it is ever written here.
 """
 
-import time
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from gateway.core.errors import BadRequest, GatewayError
 from gateway.core.reply import Chunk
@@ -238,17 +237,24 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 def usage_event(id: str, created: int, model: str, usage: Usage) -> bytes:
     """Return the chunk that says what a stream used, as `include_usage` asks for."""
-    said = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": []}
-    return b"data: " + encode({**said, "usage": usage_object(usage)}) + b"\n\n"
+    said: dict[str, Any] = {
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [],
+        "usage": usage_object(usage),
+    }
+    return b"data: " + encode(said) + b"\n\n"
 
 
 class ChatWriter:
     """Writes neutral events as chat completion chunks, or as one whole chat completion."""
 
-    def __init__(self, call_id: str, model: str) -> None:
-        self._id = f"chatcmpl-{call_id}"
+    def __init__(self, id: str, model: str, created: int) -> None:
+        self._id = f"chatcmpl-{id}"
         self._model = model
-        self._created = int(time.time())
+        self._created = created
         self._begun = False
 
     def stream(self, events: list[Event]) -> list[Chunk]:
@@ -421,4 +427,3 @@ class Model(Struct):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "gateway"
-    shutdown_date: int | None | UnsetType = UNSET
