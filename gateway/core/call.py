@@ -1,7 +1,7 @@
 """A call: one request on its way inward."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Self
 
@@ -10,13 +10,19 @@ from msgspec import Raw, Struct, field
 
 from gateway.core.principal import ANYONE, Principal
 from gateway.core.receipt import Receipt, Tried
+from gateway.core.reply import Reply
 from gateway.core.resources import Clock
 from gateway.core.route import Deployment, Route
 from gateway.core.secret import Secret
 
+log = logging.getLogger("gateway")
+FAILED_ENDING = "an ending of call %s failed"
+"""A bug, told loudly: it must not keep a slot, a hold or a bill of the other endings."""
+
 NO_SECRET = Secret()
 
-Operation = Literal["chat", "models"]
+Operation = Literal["chat", "models", "admin", "invalid"]
+"""`invalid`: a request that could not be read; it still passes those who log, count and authenticate."""
 Surface = Literal["chat"]
 """The dialect the client speaks. An upstream of the same dialect gets, and gives, bytes as they came."""
 
@@ -45,17 +51,13 @@ class Body(Struct, frozen=True):
 
 
 class Headers(Struct, frozen=True):
-    """The request's headers, as ASGI gives them: lower-case names, bytes."""
+    """The request's headers: lower-case names, bytes as ASGI gives them; of a repeated one, the last."""
 
-    raw: list[tuple[bytes, bytes]] = []
+    raw: Mapping[bytes, bytes] = {}
 
     def get(self, name: str) -> str:
-        """Return the first header of this (lower-case) name, or an empty string."""
-        wanted = name.encode()
-        for key, value in self.raw:
-            if key == wanted:
-                return value.decode("latin-1")
-        return ""
+        """Return the header of this (lower-case) name, or an empty string."""
+        return self.raw.get(name.encode(), b"").decode("latin-1")
 
 
 class Call(Struct, frozen=True):
@@ -78,6 +80,8 @@ class Call(Struct, frozen=True):
     principal: Principal = ANYONE
     trace: str = ""
     """The inbound W3C `traceparent`, if it was well formed."""
+    own: "Callable[[Call], Awaitable[Reply]] | None" = None
+    """What the gateway itself answers, where no upstream is asked."""
     wants_usage: bool = False
     """The client asked for a stream's usage (`stream_options.include_usage`)."""
     endings: list[Ending] = field(default_factory=list[Ending])
@@ -93,7 +97,7 @@ class Call(Struct, frozen=True):
     @asynccontextmanager
     async def attempt(self, deployment: Deployment) -> AsyncGenerator["Attempt", None]:
         """Try one deployment. A failed attempt's endings run at once; a good one's with the call's."""
-        tried = Tried(deployment.name, deployment.provider, deployment.model, self.clock.now())
+        tried = Tried(deployment.name, deployment.provider, deployment.model, self.clock.now(), price=deployment.price)
         self.receipt.tried.append(tried)
         attempt = Attempt(**{name: getattr(self, name) for name in _CALL_FIELDS}, deployment=deployment, tried=tried)
         try:
@@ -101,19 +105,30 @@ class Call(Struct, frozen=True):
         except BaseException as error:
             tried.error = type(error).__name__
             tried.total_s = self.clock.now() - tried.began_s
-            await attempt.end()
+            if (rest := attempt.end()) is not None:
+                await rest
             raise
         self.endings.extend(attempt.endings)
 
-    async def end(self) -> None:
-        """Run the endings, each once, the last asked first."""
+    def end(self) -> Coroutine[Any, Any, None] | None:
+        """Run the endings, each once, the last asked first; return the rest of them as soon as one has to wait."""
         while self.endings:
             try:
-                pending = self.endings.pop()(self.receipt)
-                if pending is not None:
-                    await pending
-            except Exception:  # one ending's bug must not keep a slot, a hold or a bill of another
-                logging.getLogger("gateway").exception("an ending of call %s failed", self.id)
+                waiting = self.endings.pop()(self.receipt)
+            except Exception:
+                log.exception(FAILED_ENDING, self.id)
+            else:
+                if waiting is not None:
+                    return self._end_waiting(waiting)
+        return None
+
+    async def _end_waiting(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except Exception:
+            log.exception(FAILED_ENDING, self.id)
+        if (rest := self.end()) is not None:
+            await rest
 
 
 class Attempt(Call, frozen=True, kw_only=True):

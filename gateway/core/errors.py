@@ -2,7 +2,8 @@
 
     GatewayError
     ├─ Refused           we said no, nobody was asked
-    │    BadRequest 400 · Unauthorized 401 · Forbidden 403 · UnknownModel 404 · TooLarge 413 · LimitReached 429
+    │    BadRequest 400 · Unauthorized 401 · Forbidden 403 · UnknownModel 404 · WrongMethod 405
+    │    TooLarge 413 · LimitReached 429 · Unavailable 503
     └─ UpstreamFailed    an upstream was asked
          Unreachable 502 · TimedOut 504 · Busy 429 · Rejected (their 4xx, passed on) · Broke (after the first chunk)
 
@@ -81,6 +82,17 @@ class UnknownModel(Refused):
     code = "model_not_found"
 
 
+class WrongMethod(Refused):
+    """The URL is right, the method is not; `allowed` is."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"this URL takes {allowed}, not {method}")
+        self.allowed = allowed
+
+
 class TooLarge(Refused):
     """The body is over `server.max_body`."""
 
@@ -94,6 +106,15 @@ class LimitReached(Refused):
     status = 429
     kind = "rate_limit_error"
     code = "rate_limit_exceeded"
+    retry_helps = True
+
+
+class Unavailable(Refused):
+    """Something that we need in order to say yes or no cannot be reached."""
+
+    status = 503
+    kind = "server_error"
+    code = "unavailable"
     retry_helps = True
 
 

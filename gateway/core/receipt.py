@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from gateway.core.principal import ANYONE, Principal
-from gateway.core.usage import Usage
+from gateway.core.usage import Price, Usage
 
 Outcome = Literal["open", "finished", "abandoned", "broken", "failed", "refused"]
 """refused: by us, before anyone was asked · failed: no answer began · broken: it began and did not end ·
@@ -32,6 +32,8 @@ class Tried(Struct):
     upstream_id: str = ""
     """The upstream's own request id, to quote to its support."""
     usage: Usage | None = None
+    price: Price | None = None
+    """The deployment's own, from the configuration."""
 
 
 class Receipt(Struct):

@@ -3,7 +3,7 @@
 A test passes a ten-line fake; a middleware never learns which.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -107,7 +107,11 @@ class Keys(Protocol):
     """Virtual keys."""
 
     def find(self, secret: str) -> Principal | None:
-        """Return whom `secret` belongs to."""
+        """Return whom `secret` belongs to; `None`: nobody.
+
+        Raises:
+            Unauthorized: its time is over.
+        """
         ...
 
     def __len__(self) -> int:
@@ -115,11 +119,42 @@ class Keys(Protocol):
         ...
 
 
+class KeySets(Protocol):
+    """The public keys that token issuers publish (JWKS, RFC 7517)."""
+
+    async def find(self, url: str, kid: str) -> Mapping[str, object] | None:
+        """Return the key that the set at `url` calls `kid` (empty: its only key); `None`: it has no such key.
+
+        Raises:
+            Unavailable: the set was never fetched, and cannot be now.
+        """
+        ...
+
+
+class Priced(Protocol):
+    """A model at a place, with perhaps a price of its own: a `Deployment`, or a `Tried` that remembers one."""
+
+    @property
+    def provider(self) -> str:
+        """The configured provider's name."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The upstream's own name of the model."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """From the configuration. `None`: look it up."""
+        ...
+
+
 class Prices(Protocol):
     """What models cost."""
 
-    async def of(self, deployment: Deployment) -> Price | None:
-        """Return the price of `deployment`, from the configuration or the price table; `None`: nobody knows."""
+    async def of(self, place: Priced, /) -> Price | None:
+        """Return what `place` costs, from the configuration or the price table; `None`: nobody knows."""
         ...
 
 
@@ -161,3 +196,5 @@ class Resources(Struct, frozen=True):
     prices: Prices
     candidates: Candidates
     routes: Routes
+    key_sets: KeySets | None = None
+    """`None`: nothing may be fetched, and so no `jwks_url` be configured."""

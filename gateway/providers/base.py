@@ -1,10 +1,10 @@
 """What a provider is: a translator of one dialect that never opens a socket."""
 
-from typing import ClassVar, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from gateway.core.call import Attempt, Surface
+from gateway.core.call import Attempt
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.secret import Secret
@@ -17,6 +17,7 @@ class Request(Struct, frozen=True):
     body: bytes
     headers: dict[str, str]
     """Lower-case names. `host`, `content-length`, `user-agent` and `traceparent` are added on the way out."""
+    method: str = "POST"
 
 
 class Reader(Protocol):
@@ -72,6 +73,7 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
 class LocalProvider(Protocol):
     """A provider that answers by itself, without an upstream."""
 
@@ -87,18 +89,19 @@ class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     or by `kind: package.module:Class`.
     """
 
-    surface: ClassVar[Surface | None] = None
-    """The client surface that the upstream speaks itself, if any."""
-
     kind: str = ""
     """Which translator this is; the entry's own name when left out."""
     traceparent: bool = False
     """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
-    http: str = "native"
+    http: Literal["native", "httpx"] = "native"
     """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
 
     def off(self) -> str:
         """Return why this provider cannot be used as configured (`OPENAI_API_KEY is not set`); empty: it can."""
+        return ""
+
+    def price_table(self) -> str:
+        """Return what the price table (genai-prices) calls the vendor; empty: it has no prices for this provider."""
         return ""
 
     def build(self, name: str) -> Provider | LocalProvider:

@@ -256,6 +256,7 @@ class ChatWriter:
         self._model = model
         self._created = created
         self._begun = False
+        self._listed = {"thinking_blocks": 0, "annotations": 0}
 
     def stream(self, events: list[Event]) -> list[Chunk]:
         """Return the chunks that say `events`: one chunk for all that came together, usage apart."""
@@ -279,7 +280,7 @@ class ChatWriter:
                     run.append(self._delta({"content": event.text}))
                     text, silent = text + event.text, False
                 case _:
-                    run.append(self._delta(_delta_of(event)))
+                    run.append(self._delta(self._numbered(_delta_of(event))))
                     silent = False
         if run:
             chunks.insert(0, Chunk(b"".join(run), text, finish_reason=finish, silent=silent))
@@ -309,6 +310,14 @@ class ChatWriter:
         if usage is not None:
             said["usage"] = usage_object(usage)
         return Chunk(encode(said), message.text, usage, finish)
+
+    def _numbered(self, delta: dict[str, Any]) -> dict[str, Any]:
+        """Give list entries their `index`: the official helper that gathers a stream crashes on the second without."""
+        for name in self._listed:
+            for entry in delta.get(name, ()):
+                entry["index"] = self._listed[name]
+                self._listed[name] += 1
+        return delta
 
     def _delta(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}

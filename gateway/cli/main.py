@@ -1,0 +1,59 @@
+"""The command `gateway`."""
+
+import hashlib
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import click
+
+from gateway import __version__
+from gateway.cli.explain import explain
+from gateway.cli.serve import serve, worker
+from gateway.settings.complaints import ConfigError
+from gateway.settings.jsonschema import schema as json_schema
+from gateway.settings.load import load
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gateway")
+def main() -> None:
+    """An LLM gateway: OpenAI clients point their base URL at it, gateway.yaml decides the rest."""
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Find every mistake in a configuration FILE, without starting anything."""
+    try:
+        settings = load(file.read_text(), name=str(file), environment=os.environ).settings
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    counts = (f"{len(settings.models)} models", f"{len(settings.providers)} providers", f"{len(settings.keys)} keys")
+    click.echo(f"{file} is right: {', '.join(counts)}.")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of gateway.yaml, for editors."""
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@main.command()
+@click.option("--name", default="team-a", show_default=True, help="Names the key in logs and limits.")
+def key(name: str) -> None:
+    """Make a virtual key. It is shown once; the configuration gets its hash."""
+    secret = f"gw-{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    click.echo(f"{secret}\n\nGive it to its user, and this to gateway.yaml:\n")
+    click.echo(f"keys:\n  - {{name: {name}, key: sha256:{digest}}}")
+
+
+main.add_command(serve)
+main.add_command(worker)
+main.add_command(explain)

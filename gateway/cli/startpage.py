@@ -1,0 +1,50 @@
+"""What `gateway serve` says first: where it listens, what it can answer, and a command to try it."""
+
+from gateway import __version__
+from gateway.settings.build import Gateway
+
+LOOPBACK = ("127.", "localhost", "::1")
+
+
+def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: int) -> str:
+    """Return the page.
+
+    Args:
+        gateway: what will serve.
+        file: the configuration's name.
+        address: what the socket is bound to.
+        workers: how many processes share it.
+    """
+    host, port = address[:2]
+    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 compared, not bound
+    url = f"http://{shown}:{port}"
+    patterns = [route.name for route in gateway.routes if route.name.endswith("*")]
+    model = gateway.routes.names[0] if gateway.routes.names else (patterns[0].replace("*", "…") if patterns else "…")
+    lines = [
+        "",
+        f"  LLM gateway {__version__}    {url}/v1",
+        "",
+        f"  models      {', '.join([*gateway.routes.names, *patterns]) or 'none'}",
+        *([f"  off         {_off(gateway.providers_off)}"] if gateway.providers_off else []),
+        f"  chain       {' → '.join(gateway.chain)}",
+        f"  config      {file} ({gateway.config_id}){f', {workers} workers' if workers > 1 else ''}",
+        f"  docs        {url}/docs",
+        "",
+        "  Try it:",
+        "",
+        f"    curl {url}/v1/chat/completions -H 'content-type: application/json' \\",
+        *(["      -H 'authorization: Bearer YOUR_KEY' \\"] if gateway.has_auth else []),
+        f"""      -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        "",
+    ]
+    if not gateway.has_auth and not host.startswith(LOOPBACK):
+        lines.insert(2, "  ! Anyone who reaches this machine can spend your keys: add `keys:` and `- use: auth`.")
+    return "\n".join(lines)
+
+
+def _off(providers: dict[str, str]) -> str:
+    """`openai, groq (their api_key is empty)`, grouped by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in providers.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())

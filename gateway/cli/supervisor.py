@@ -1,0 +1,152 @@
+"""Several workers behind one socket, and the one process that looks after them.
+
+The supervisor opens the socket, checks the configuration, and hands both to workers that it starts as fresh processes.
+It starts again what dies, passes a new configuration on to all, and when it is told to stop it lets them finish. It
+serves nothing itself, so no call can harm it.
+"""
+
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from gateway.settings.process import Process
+from gateway.settings.complaints import ConfigError
+from gateway.settings.live import File, Handover, Live
+
+log = logging.getLogger("gateway")
+
+LOOK_EVERY_S = 1.0
+HELD_BACK = {signal.SIGHUP}
+"""Workers start with it blocked, and take it when they can: one that came too soon would end them."""
+RESTART_PAUSE_S = 1.0
+"""Between two starts of a worker that dies at once, so that a broken machine is not kept busy by it."""
+
+
+class Supervisor:
+    """Starts workers, and keeps them."""
+
+    def __init__(self, config: File, sock: socket.socket, workers: int, *, watch: bool, drain_s: float) -> None:
+        """Take over a socket that listens and a configuration that was checked."""
+        self._config = config
+        self._socket = sock
+        self._count = workers
+        self._watch = watch
+        self._drain_s = drain_s
+        self._folder = Path(tempfile.mkdtemp(prefix="gateway-"))
+        self._metrics = self._folder / "metrics"
+        self._handover = Handover(self._folder, config.name)
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._started_s: dict[int, float] = {}
+        self._signals: list[int] = []
+
+    def run(self) -> int:
+        """Supervise until told to stop; return the exit status."""
+        self._metrics.mkdir()
+        self._handover.write(self._config.read())
+        wake = self._catch_signals()
+        seen = self._config.version()
+        try:
+            while not {signal.SIGTERM, signal.SIGINT} & set(self._signals):
+                self._keep_workers()
+                select.select([wake], [], [], LOOK_EVERY_S)
+                _drain(wake)
+                changed = self._watch and self._config.version() != seen
+                if changed or signal.SIGHUP in self._signals:
+                    seen = self._config.version()
+                    self._signals = [s for s in self._signals if s != signal.SIGHUP]
+                    self._reload()
+            return self._stop()
+        finally:
+            for process in self._workers.values():
+                process.kill()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _catch_signals(self) -> socket.socket:
+        """Collect signals, and return a socket that becomes readable with each."""
+        wake, write = socket.socketpair()
+        for end in (wake, write):
+            end.setblocking(False)
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+
+        def catch(number: int, _: FrameType | None) -> None:
+            self._signals.append(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, catch)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # so that a worker's death wakes us
+        self._write = write
+        return wake
+
+    def _keep_workers(self) -> None:
+        """Bury workers that ended, and start what is missing."""
+        for pid, process in list(self._workers.items()):
+            if process.poll() is not None:
+                log.error("worker %d ended (%s); another takes its place", pid, process.returncode)
+                self._bury(pid)
+                lived_s = time.monotonic() - self._started_s.pop(pid)
+                time.sleep(max(0.0, RESTART_PAUSE_S - lived_s))
+        while len(self._workers) < self._count:
+            self._start()
+
+    def _start(self) -> None:
+        descriptor = self._socket.fileno()
+        command = [sys.executable, "-m", "gateway", "_worker", "--socket", str(descriptor)]
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        try:
+            process = subprocess.Popen(  # noqa: S603 our own module, our own arguments
+                [*command, "--folder", str(self._folder), "--config", self._config.name],
+                pass_fds=[descriptor],
+                env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        self._workers[process.pid] = process
+        self._started_s[process.pid] = time.monotonic()
+
+    def _bury(self, pid: int) -> None:
+        """Forget an ended worker, also its live gauges (streams being answered)."""
+        del self._workers[pid]
+        self._handover.forget(pid)
+        for file in self._metrics.glob(f"gauge_live*_{pid}.db"):
+            file.unlink(missing_ok=True)
+
+    def _reload(self) -> None:
+        """Check the file once, then hand its text to every worker."""
+        try:
+            text = self._config.read()
+            Live(self._config, Process())
+        except (ConfigError, OSError) as error:
+            log.error("the old configuration goes on serving: %s", error)
+            return
+        self._handover.write(text)
+        for process in self._workers.values():
+            process.send_signal(signal.SIGHUP)
+
+    def _stop(self) -> int:
+        """Let every worker finish, within the time it has; then end it."""
+        for process in self._workers.values():
+            process.terminate()
+        until_s = time.monotonic() + self._drain_s + 5.0
+        while self._workers and time.monotonic() < until_s:
+            for pid, process in list(self._workers.items()):
+                if process.poll() is not None:
+                    del self._workers[pid]
+            time.sleep(0.02)
+        return 1 if self._workers else 0
+
+
+def _drain(wake: socket.socket) -> None:
+    try:
+        while wake.recv(4096):
+            pass
+    except BlockingIOError:
+        return

@@ -1,0 +1,147 @@
+"""Carries a call through the chain and closes its receipt, once, however it ends.
+
+Endings run in a task of their own only when one of them has to wait: creating a task costs as much as three rooms of
+the chain, and most endings just write a number down. Once begun, they cannot be cancelled by a client that leaves.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
+
+from gateway.core.call import Call, Operation
+from gateway.core.errors import Broke, GatewayError, Refused, UpstreamFailed
+from gateway.core.middleware import Handler
+from gateway.core.receipt import Outcome, Receipt
+from gateway.core.reply import Chunk, Reply
+from gateway.core.usage import Usage
+from gateway.wire.estimate import prompt_tokens, text_tokens
+
+
+class Engine:
+    """The chain, one handler for each kind of call."""
+
+    def __init__(self, handlers: Mapping[Operation, Handler]) -> None:
+        self._handlers = handlers
+        self._endings = set[asyncio.Task[None]]()
+
+    def open(self, call: Call) -> "Exchange":
+        """Lend the reply to `call` for the length of an `async with` block; the call ends with the block.
+
+        Raises:
+            GatewayError: no answer began (on entering), or it broke (while iterating).
+        """
+        return Exchange(self, call, self._handlers[call.operation])
+
+    async def ask(self, call: Call) -> tuple[str, Receipt]:
+        """Return the whole text of the answer to `call`, and its receipt when every ending has run."""
+        async with self.open(call) as reply:
+            text = "".join([chunk.text async for chunk in reply])
+        await self.settle()
+        return text, call.receipt
+
+    async def settle(self) -> None:
+        """Wait until every ending so far has run."""
+        while self._endings:
+            await asyncio.gather(*self._endings, return_exceptions=True)
+
+    def end(self, call: Call) -> None:
+        """Run the endings of `call`."""
+        ending = call.end()
+        if ending is not None:
+            task = asyncio.ensure_future(ending)
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
+
+
+class Exchange:
+    """One call, from asking to its end."""
+
+    __slots__ = ("_call", "_engine", "_handler", "_reply")
+
+    def __init__(self, engine: Engine, call: Call, handler: Handler) -> None:
+        self._engine = engine
+        self._call = call
+        self._handler = handler
+        self._reply: Reply | None = None
+
+    async def __aenter__(self) -> Reply:
+        """Return the reply once its first chunk is here."""
+        call, receipt = self._call, self._call.receipt
+        receipt.began_s = receipt.began_s or call.clock.now()
+        try:
+            reply = await self._handler(call)
+        except BaseException as error:
+            self._close(error)
+            raise
+        receipt.first_chunk_s = call.clock.now() - receipt.began_s
+        self._count(reply.first)
+        if reply.rest is not None:
+            reply.rest = self._counted(reply.rest)
+        self._reply = reply
+        return reply
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the call: finished if every chunk was taken, abandoned or broken if not."""
+        reply = self._reply
+        try:
+            if reply is not None and reply.rest is not None:
+                await reply.rest.aclose()
+        finally:
+            self._close(error)
+
+    async def _counted(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        receipt = self._call.receipt
+        try:
+            async for chunk in chunks:
+                self._count(chunk)
+                yield chunk
+            receipt.outcome = "finished"
+        finally:
+            await chunks.aclose()
+
+    def _count(self, chunk: Chunk) -> None:
+        receipt = self._call.receipt
+        receipt.chunks += 1
+        receipt.completion_chars += len(chunk.text)
+        if chunk.usage is not None:
+            receipt.usage = chunk.usage
+        if chunk.finish_reason:
+            receipt.finish_reason = chunk.finish_reason
+
+    def _close(self, error: BaseException | None) -> None:
+        call, receipt, reply = self._call, self._call.receipt, self._reply
+        receipt.total_s = call.clock.now() - receipt.began_s
+        if receipt.outcome == "open":
+            receipt.outcome = _outcome(error, reply)
+        if error is not None and not receipt.error:
+            receipt.error = type(error).__name__
+        if reply is not None and receipt.usage is None and call.operation == "chat":
+            receipt.usage = estimated_usage(call)
+        self._engine.end(call)
+
+
+def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:
+    match error:
+        case None:
+            return "finished" if reply is not None and reply.rest is None else "abandoned"
+        case Refused():
+            return "refused"
+        case Broke():
+            return "broken"
+        case UpstreamFailed():
+            return "failed" if reply is None else "broken"
+        case GatewayError():
+            return "failed"
+        case asyncio.CancelledError():
+            return "abandoned"
+        case _:
+            return "failed" if reply is None else "broken"
+
+
+def estimated_usage(call: Call) -> Usage:
+    """Return what `call` used by rule of thumb, for answers whose upstream did not say, or had no time to."""
+    messages = call.body.fields.get("messages")
+    prompt = 0 if messages is None else prompt_tokens(bytes(messages))
+    return Usage(prompt, text_tokens(call.receipt.completion_chars), estimated=True)

@@ -1,0 +1,356 @@
+"""One HTTP/1.1 connection: bytes out, and httptools' parser over the bytes that come in."""
+
+import asyncio
+import re
+from functools import lru_cache
+from typing import Protocol, cast
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from gateway.core.errors import Unreachable
+from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
+
+MOST_HEAD_BYTES = 64 * 1024
+"""A longer head is none. The same bounds trailers, and chunk extensions between two pieces of a body."""
+SLICE_BYTES = 256 * 1024
+"""A longer request body is written in slices, each when the one before it has left."""
+IDLE_S = 20.0
+"""How long a connection is kept unused: less than the servers that upstreams run behind wait (60 s and more)."""
+STALE_WITHIN_S = 1.0
+"""An upstream that had hung up before our request says so within a round trip. What dies later may have worked."""
+
+
+class Home(Protocol):
+    """The pool, as its connections see it."""
+
+    def release(self, connection: "Connection") -> None:
+        """Take back a connection that may be used again."""
+        ...
+
+    def free(self) -> None:
+        """Take back the place of a connection that is gone."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """Know that a connection is closed."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """A connection is owned by one exchange at a time, or idle in the pool, or closed.
+
+    It goes back to the pool in one place only, when an answer's last byte has arrived, the request was sent whole,
+    both sides want to keep it, and not a byte too many has come. Every other end of an exchange (closed, cancelled,
+    timed out, broken) closes it, so no cancellation can leave a half-read connection for the next call.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_fields",
+        "_head_bytes",
+        "_interim",
+        "_keep",
+        "_parser",
+        "_paused",
+        "_quiet_bytes",
+        "_reading",
+        "_transport",
+        "_until_close",
+        "_writing",
+        "asked_s",
+        "exchange",
+        "home",
+        "idle_s",
+        "idle_since_s",
+        "loop",
+        "lost",
+        "used",
+    )
+
+    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
+        self.home = home
+        self.loop = loop
+        self.exchange: Exchange | None = None
+        self.used = False
+        """It has carried an answer before."""
+        self.lost = False
+        self.idle_s = IDLE_S
+        self.idle_since_s = 0.0
+        self.asked_s = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._paused = False
+        self._reading = True
+        self._writing = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Get ready for an answer."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._quiet_bytes = 0
+        self._interim = False
+        self._until_close = False
+        self._keep = False
+        self._broken = ""
+
+    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, exchange: Exchange, head: bytes, body: bytes) -> bool:
+        """Send a request and wait for the head of its answer.
+
+        Returns:
+            False when this was a reused connection that the upstream had closed already: the caller may ask again on
+            a new one, and still holds the place in the pool. That is safe, though the request may be no idempotent
+            one, because a server that closes an idle connection has not read what came too late: no byte of an answer
+            has arrived, and the end came within a round trip of asking (`STALE_WITHIN_S`). A connection that dies
+            later, or that was new, or that said a single byte, may have had its request carried out: never again.
+
+        Raises:
+            Unreachable: it broke before the head came.
+            TimedOut: the exchange's deadline passed.
+        """
+        transport = self._transport
+        if transport is None or self.lost or transport.is_closing():
+            return self._closed_before_asking()
+        self._reset()
+        self.exchange, exchange.connection = exchange, self
+        self.asked_s = self.loop.time()
+        try:
+            return await self._ask(transport, exchange, head, body)
+        except BaseException:
+            if exchange.stale:  # the caller left just when it would have asked again
+                self.home.free()
+            raise
+
+    async def _ask(self, transport: asyncio.Transport, exchange: Exchange, head: bytes, body: bytes) -> bool:
+        if len(body) <= SLICE_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            await self._write(transport, exchange, body)
+        while not exchange.begun:
+            if exchange.failure is not None:
+                raise exchange.failure
+            if exchange.stale:
+                return False
+            await exchange.wait()
+        return True
+
+    def _closed_before_asking(self) -> bool:
+        if self.used:
+            return False
+        self.home.free()
+        raise Unreachable("the upstream closed the connection before it was asked")
+
+    async def _write(self, transport: asyncio.Transport, exchange: Exchange, body: bytes) -> None:
+        """Write a long body as fast as it is taken; an answer of refusal that comes early ends it."""
+        view = memoryview(body)
+        sent = 0
+        self._writing = True
+        while sent < len(view):
+            if exchange.failure is not None or exchange.stale or exchange.ended or exchange.status >= 400:
+                return
+            if self._paused:
+                await exchange.wait()
+            else:
+                transport.write(view[sent : sent + SLICE_BYTES])
+                sent += SLICE_BYTES
+        self._writing = False
+
+    # ── The exchange's side ──────────────────────────────────────────────────────────────────────────────────────
+
+    def drop(self) -> None:
+        """Close it at once and give its place back. No lingering: an unsent rest is not worth waiting for."""
+        self.exchange = None
+        self.abort()
+        self.home.free()
+
+    def listen(self) -> None:
+        """Go on reading after a pause."""
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ── asyncio's side ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one too, though not by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and tell the exchange."""
+        exchange, parser = self.exchange, self._parser
+        if exchange is None or parser is None:
+            self.abort()  # nobody asked: a 408 for an idle connection, or an answer too many
+            return
+        before = exchange.received
+        try:
+            parser.feed_data(data)
+        except HttpParserCallbackError:
+            raise  # a bug of ours: asyncio logs it and closes the connection
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._fail(exchange, "the upstream's answer is no HTTP/1.1", error)
+            return
+        if exchange.received == before:
+            self._quiet_bytes += len(data)
+            if self._quiet_bytes > MOST_HEAD_BYTES and not exchange.ended:
+                self._broken = self._broken or _TOO_LONG
+        else:
+            self._quiet_bytes = 0
+        if self._broken:
+            self._fail(exchange, self._broken)
+        elif exchange.ended:
+            self._finish(exchange)
+        else:
+            if exchange.unread > MOST_UNREAD_BYTES and self._reading and self._transport is not None:
+                self._reading = False
+                self._transport.pause_reading()
+            if exchange.begun:
+                exchange.wake()
+
+    def eof_received(self) -> None:
+        """The upstream has nothing more to say."""
+        self._lose(None)
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed, by whomever."""
+        self._lose(exc)
+        self._parser = None  # it holds bound methods of ours
+        self.home.forget(self)
+
+    def pause_writing(self) -> None:
+        """The upstream takes our request slowly."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._paused = False
+        if self.exchange is not None:
+            self.exchange.wake()
+
+    # ── httptools' side ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_message_begin(self) -> None:
+        """Notice an answer behind the answer."""
+        if self.exchange is None or self.exchange.ended:
+            self._keep = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Gather the head; trailers are counted and forgotten."""
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._broken = _TOO_LONG
+        elif self.exchange is not None and not self.exchange.begun:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Hand the head on, unless it only announces another (1xx)."""
+        exchange, parser = self.exchange, self._parser
+        if exchange is None or parser is None or exchange.ended or self._broken:
+            return
+        status = parser.get_status_code()
+        if status < 200:
+            self._interim = True
+            self._fields.clear()
+            if status == 101:
+                self._broken = "the upstream switched to another protocol, which was not asked for"
+            return
+        headers = {lower_name(name): value.decode("latin-1") for name, value in self._fields}
+        coding = headers.get("transfer-encoding", "").strip().lower()
+        if coding not in ("", "chunked"):
+            self._broken = "the upstream answered in a transfer-encoding that was not asked for"
+            return
+        try:
+            exchange.begin(status, headers)
+        except Unreachable as error:
+            self._broken = error.message
+            return
+        if not exchange.wants_body:
+            exchange.end()  # a HEAD: the parser waits for a body in vain, so the connection ends here too
+        elif not coding and "content-length" not in headers:
+            self._until_close = True
+        if "keep-alive" in headers:
+            self.idle_s = idle_limit_s(headers["keep-alive"])
+
+    def on_body(self, data: bytes) -> None:
+        """Hand a piece of the body on."""
+        if self.exchange is not None and not self.exchange.ended and not self._broken:
+            self.exchange.take(data)
+
+    def on_message_complete(self) -> None:
+        """Know the end of the answer, or of what only announced it."""
+        if self._interim:
+            self._interim = False
+        elif self.exchange is not None and self._parser is not None and not self.exchange.ended:
+            self._keep = self._parser.should_keep_alive()
+            self.exchange.end()
+
+    # ── Endings ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self, exchange: Exchange) -> None:
+        """Part from an exchange whose answer is here to its end."""
+        self.exchange = None
+        keep, self._keep, self.used = self._keep and not self._writing, False, True
+        if keep and not self.lost and self._transport is not None and not self._transport.is_closing():
+            self.listen()
+            self.home.release(self)
+        else:
+            self.abort()
+            self.home.free()
+        exchange.wake()
+
+    def _fail(self, exchange: Exchange, message: str, cause: Exception | None = None) -> None:
+        failure = Unreachable(message)
+        failure.__cause__ = cause
+        if exchange.ended:  # the answer came whole, and rubbish behind it: only the connection is of no use
+            self._keep = False
+            self._finish(exchange)
+        else:
+            exchange.fail(failure)
+
+    def _lose(self, cause: Exception | None) -> None:
+        """Part from everybody: the connection has ended from the other side."""
+        exchange, self.exchange = self.exchange, None
+        was_lost, self.lost = self.lost, True
+        if exchange is None or was_lost:
+            return
+        exchange.connection = None
+        if exchange.begun:
+            if self._until_close and cause is None:
+                exchange.end()
+            self.home.free()
+            if not exchange.ended:
+                self._fail(exchange, f"the upstream closed the connection after {exchange.received} bytes", cause)
+            exchange.wake()
+        elif self.used and not self._head_bytes and not self._quiet_bytes and self._died_at_once():
+            exchange.stale = True  # the place in the pool stays with the exchange
+            exchange.wake()
+        else:
+            self.home.free()
+            self._fail(exchange, "the upstream closed the connection before it answered", cause)
+
+    def _died_at_once(self) -> bool:
+        return self.loop.time() - self.asked_s <= STALE_WITHIN_S
+
+
+_TOO_LONG = f"the head of the upstream's answer is longer than {MOST_HEAD_BYTES} bytes"
+
+
+@lru_cache(1024)
+def lower_name(name: bytes) -> str:
+    """Return a header's name as text."""
+    return name.decode("latin-1").lower()
+
+
+@lru_cache(256)
+def idle_limit_s(keep_alive: str) -> float:
+    """Return how long to keep a connection whose upstream said `timeout=5`: a little less, and never over `IDLE_S`."""
+    said = re.search(r"\btimeout\s*=\s*(\d{1,6})", keep_alive)
+    return IDLE_S if said is None else max(0.0, min(IDLE_S, int(said[1]) - 1.0))

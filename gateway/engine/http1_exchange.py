@@ -1,0 +1,235 @@
+"""One request and its answer over HTTP/1.1: what the caller holds, and the one timer that bounds it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from gateway.core.errors import TimedOut, Unreachable
+from gateway.engine.inflate import Inflater
+from gateway.engine.transport import Deadline
+
+MOST_UNREAD_BYTES = 256 * 1024
+"""Once so much of a body waits to be read, the upstream is not listened to until it was."""
+
+
+class Line(Protocol):
+    """The connection, as its exchange sees it."""
+
+    def drop(self) -> None:
+        """Close it and give its place in the pool back."""
+        ...
+
+    def listen(self) -> None:
+        """Go on reading after a pause."""
+        ...
+
+
+class Exchange:
+    """An answer as it arrives. Satisfies `Response`.
+
+    It owns its connection while one is set: whoever closes the exchange before the body's end closes that connection
+    with it. When the body's last byte has arrived the connection goes back to the pool by itself, read or not.
+
+    The timer is armed when a wait begins and stays armed through later waits. It fires early when the caller has
+    moved the deadline on, and is then armed again; it is replaced when the deadline was moved to an earlier time.
+    """
+
+    __slots__ = (
+        "_armed_s",
+        "_deadline",
+        "_inflater",
+        "_loop",
+        "_parts",
+        "_timer",
+        "_waiter",
+        "begun",
+        "connection",
+        "ended",
+        "failure",
+        "headers",
+        "received",
+        "stale",
+        "status",
+        "unread",
+        "wants_body",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadline: Deadline, wants_body: bool) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.wants_body = wants_body
+        self.connection: Line | None = None
+        self.begun = False
+        """The head is here."""
+        self.ended = False
+        """The whole body is here."""
+        self.stale = False
+        """The reused connection had been closed by the upstream before our request reached it."""
+        self.failure: Unreachable | TimedOut | None = None
+        self.received = 0
+        """Bytes of the body."""
+        self.unread = 0
+        self._parts: list[bytes] = []
+        self._inflater: Inflater | None = None
+        self._loop = loop
+        self._deadline = deadline
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_s = 0.0
+
+    # ── The caller's side ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes: all that arrived since the last piece as one."""
+        while data := await self._next():
+            if self._inflater is None:
+                yield data
+            else:
+                for piece in self._inflater.feed(data):
+                    yield piece
+        if self._inflater is not None:
+            self._inflater.end()
+
+    async def read(self, most: int) -> bytes:
+        """Return the whole body, of at most `most` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        if self._inflater is None:
+            while data := await self._next():
+                size += len(data)
+                if size > most:
+                    raise self._too_long(most)
+                parts.append(data)
+        else:
+            async for data in self.pieces():
+                size += len(data)
+                if size > most:
+                    raise self._too_long(most)
+                parts.append(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Let go of it; a body that is not here to its end takes the connection with it."""
+        self._stop()
+        if not self.ended:
+            self.fail(Unreachable("the answer was closed before its end"))
+
+    # ── The connection's side ────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, status: int, headers: dict[str, str]) -> None:
+        """Take the head.
+
+        Raises:
+            Unreachable: the body is packed in a way that we do not know.
+        """
+        self.status, self.headers, self.begun = status, headers, True
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding and encoding != "identity":
+            self._inflater = Inflater(encoding)
+
+    def take(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        self._parts.append(data)
+        size = len(data)
+        self.received += size
+        self.unread += size
+
+    def end(self) -> None:
+        """Know that the body is here to its end; no clock bounds it any more."""
+        self.ended, self.connection = True, None
+        self._stop()
+
+    def fail(self, failure: Unreachable | TimedOut) -> None:
+        """Know that no more will come; what has come can still be read."""
+        if self.failure is None:
+            self.failure = failure
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.drop()
+        self._stop()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the caller look again."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until something happened, `failure` by the deadline included."""
+        at_s = self._deadline.at_s
+        if self._timer is None or at_s < self._armed_s:
+            self._arm(at_s)
+            if self.failure is not None:
+                return
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _next(self) -> bytes:
+        """Return all that waits to be read; nothing at the body's end."""
+        while True:
+            if self._parts:
+                return self._all_unread()
+            if self.failure is not None:
+                raise self.failure
+            if self.ended:
+                return b""
+            await self.wait()
+
+    def _all_unread(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        paused, self.unread = self.unread > MOST_UNREAD_BYTES, 0
+        connection = self.connection
+        if connection is not None:
+            # An upstream that is faster than its reader never makes us wait, so `total` has to be looked at here.
+            # `idle` is about the upstream's silence: what it has said is not late because its reader was slow.
+            deadline = self._deadline
+            if deadline.clock != "idle" and deadline.at_s <= self._loop.time():
+                self.fail(timed_out(deadline.clock))
+                assert self.failure is not None
+                raise self.failure
+            if paused:
+                connection.listen()
+        return data
+
+    def _arm(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at_s <= self._loop.time():
+            self.fail(timed_out(self._deadline.clock))
+        else:
+            self._armed_s = at_s
+            self._timer = self._loop.call_at(at_s, self._fire)
+
+    def _fire(self) -> None:
+        """The timer's time has come; the deadline's may have been moved."""
+        self._timer = None
+        if self._waiter is not None and not self._waiter.done():
+            at_s = self._deadline.at_s
+            if at_s - self._loop.time() > 0.001:  # event loops round to a millisecond
+                self._arm(at_s)
+            else:
+                self.fail(timed_out(self._deadline.clock))
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_long(self, most: int) -> Unreachable:
+        too_long = Unreachable(f"the upstream's answer is longer than {most} bytes")
+        self.fail(too_long)
+        return too_long
+
+
+def timed_out(clock: str) -> TimedOut:
+    """Return the error that says which clock fired."""
+    return TimedOut(f"the upstream took too long: timeouts.{clock} has passed")

@@ -1,0 +1,100 @@
+"""What a request looks like on its way out: where it goes, and the bytes of its head."""
+
+import re
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from gateway import __version__
+from gateway.providers.base import Request
+
+USER_AGENT = f"llm-gateway/{__version__}"
+
+_FRAMING = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers that say where a message goes and where it ends. Only the transport may."""
+
+
+class Target(Struct, frozen=True):
+    """Where a URL leads."""
+
+    tls: bool
+    host: str
+    """Without the brackets of an IPv6 address."""
+    port: int
+    head: str
+    """The request line behind the method, and the `host` header."""
+
+
+@lru_cache(1024)
+def target_of(url: str) -> Target:
+    """Take a URL apart.
+
+    Raises:
+        ValueError: it is none that can be asked; no part of it is repeated, as it may hold a key.
+    """
+    if not re.fullmatch(r"https?://[!-~]+", url):
+        raise ValueError("an upstream's URL begins with http:// or https:// and has only visible ASCII characters")
+    parts = urlsplit(url)
+    if not parts.hostname or "@" in parts.netloc:
+        raise ValueError("an upstream's URL has a host, and no credentials in front of it: use api_key or headers")
+    parts.hostname.encode("idna")
+    tls = parts.scheme == "https"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    head = f" {path} HTTP/1.1\r\nhost: {parts.netloc.lower()}\r\n"
+    return Target(tls, parts.hostname, parts.port or (443 if tls else 80), head)
+
+
+def head_of(target: Target, request: Request) -> bytes:
+    """Return the head of `request`, blank line included.
+
+    Raises:
+        ValueError: a header would break out of its line, or says what only the transport may say.
+    """
+    own = ["" if name in request.headers else line for name, line in _OWN]
+    lines = header_lines(request)
+    length = f"content-length: {len(request.body)}\r\n" if request.body or request.method == "POST" else ""
+    return f"{request.method}{target.head}{own[0]}{own[1]}{lines}{length}\r\n".encode("latin-1")
+
+
+_OWN = (
+    ("user-agent", f"user-agent: {USER_AGENT}\r\n"),
+    ("accept-encoding", "accept-encoding: identity\r\n"),
+)
+
+
+def header_lines(request: Request) -> str:
+    """Return the request's own headers as lines, each checked.
+
+    Raises:
+        ValueError: a name is no token or is reserved, or a value holds a line break, a NUL or more than latin-1.
+    """
+    headers = request.headers
+    for name in headers:
+        _check_name(name)
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\r") == lines.count("\n") == len(headers) and "\0" not in lines and _is_latin(lines):
+        if not _is_method(request.method):
+            raise ValueError("a method is written in capital letters")
+        return lines
+    bad = [name for name, value in headers.items() if not _is_latin(value) or re.search(r"[\r\n\0]", value)]
+    raise ValueError(f"the value of the header {bad[0]} has a line break or a character that headers cannot carry")
+
+
+@lru_cache(1024)
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
+        raise ValueError(f"{name[:40]!r} is no name of a header (lower-case letters, digits and dashes)")
+    if name in _FRAMING:
+        raise ValueError(f"the header {name} is the transport's own; leave it out")
+
+
+@lru_cache(16)
+def _is_method(method: str) -> bool:
+    return re.fullmatch(r"[A-Z]+", method) is not None
+
+
+def _is_latin(text: str) -> bool:
+    return text.isascii() or max(text) < "\u0100"

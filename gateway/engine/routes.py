@@ -1,0 +1,99 @@
+"""Public model names: where they lead, and in which order their deployments are asked."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from gateway.core.principal import Principal
+from gateway.core.resources import Fleet
+from gateway.core.route import Deployment, Route
+
+MOST_EXPANDED = 1_000
+"""Names matched by patterns that are remembered; clients choose them, so they must not fill the memory."""
+
+
+class RouteTable:
+    """The routes of one configuration. Names win over patterns, longer patterns over shorter."""
+
+    def __init__(self, routes: Sequence[Route], off: Mapping[str, str]) -> None:
+        """Make the table.
+
+        Args:
+            routes: those that can be asked.
+            off: the names and patterns of those that cannot, each with the reason.
+        """
+        self._exact = {route.name: route for route in routes if not route.name.endswith("*")}
+        patterns = [route for route in routes if route.name.endswith("*")]
+        self._patterns = sorted(patterns, key=lambda route: len(route.name), reverse=True)
+        self._off = off
+        self._expanded: dict[str, Route] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The public names, patterns left out."""
+        return list(self._exact)
+
+    def __iter__(self) -> Iterator[Route]:
+        """Every route, patterns last."""
+        yield from self._exact.values()
+        yield from self._patterns
+
+    def find(self, model: str) -> Route | None:
+        """Return where `model` leads."""
+        return self._exact.get(model) or self._expanded.get(model) or self._match(model)
+
+    def near(self, model: str) -> str:
+        """Return what to tell someone who asked for a name that leads nowhere."""
+        for name, reason in self._off.items():
+            if model == name or (name.endswith("*") and model.startswith(name[:-1])):
+                return f"it is off, because {reason}"
+        if close := difflib.get_close_matches(model, self._exact, n=3, cutoff=0.5):
+            return f"did you mean {' or '.join(close)}?"
+        shown = [*self._exact, *(route.name for route in self._patterns)][:10]
+        return f"there are {', '.join(shown)}" if shown else "no model is configured"
+
+    def _match(self, model: str) -> Route | None:
+        for route in self._patterns:
+            prefix = route.name[:-1]
+            if model.startswith(prefix) and len(model) > len(prefix):
+                if len(self._expanded) >= MOST_EXPANDED:
+                    self._expanded.clear()
+                found = self._expanded[model] = _expanded(route, model[len(prefix) :])
+                return found
+        return None
+
+
+class RouteCandidates:
+    """Which deployments may answer a call: the route's, then its fallbacks', each once."""
+
+    def __init__(self, routes: RouteTable, fleet: Fleet) -> None:
+        self._routes = routes
+        self._fleet = fleet
+
+    def of(self, route: Route, principal: Principal) -> Iterator[Deployment]:
+        """Yield them, best first; a fallback that `principal` may not use is passed over: it would be a way around."""
+        asked: set[str] = set()
+        seen: set[str] = set()
+        waiting = [route]
+        while waiting:
+            here = waiting.pop(0)
+            if here.name in seen:
+                continue
+            seen.add(here.name)
+            for deployment in self._fleet.order(here.deployments, here.order):
+                if deployment.name not in asked:
+                    asked.add(deployment.name)
+                    yield deployment
+            for name in here.fallbacks:
+                if principal.may_use(name) and (fallback := self._routes.find(name)) is not None:
+                    waiting.append(fallback)
+
+
+def _expanded(route: Route, rest: str) -> Route:
+    """Fill the part of the name that the pattern left open into the deployments' models."""
+    deployments = tuple(
+        replace(d, name=d.name.replace("*", rest), model=d.model.replace("*", rest)) if "*" in d.model else d
+        for d in route.deployments
+    )
+    return replace(route, deployments=deployments)

@@ -1,0 +1,52 @@
+"""What operators do at run time."""
+
+import ipaddress
+
+from litestar.types import Receive, Scope
+
+from gateway.core.call import Body, Call, Headers
+from gateway.core.errors import BadRequest, Forbidden, GatewayError
+from gateway.core.reply import Chunk, Reply
+from gateway.http.requests import invalid_call, new_call, require_method
+from gateway.settings.build import Gateway
+from gateway.settings.complaints import ConfigError
+from gateway.settings.live import Live
+from gateway.wire.openai import encode
+
+
+class ReloadReader:
+    """Reads `POST /admin/reload`: take the configuration file as it now is, in every worker.
+
+    It is for operators: a key with `admin: true`, or, where nobody is asked for a key, this machine alone.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    async def __call__(self, gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+        """Return the call."""
+        headers = Headers(dict(scope["headers"]))
+        try:
+            require_method(scope, "POST")
+            if not gateway.has_auth and not _is_loopback(scope):
+                raise Forbidden("without keys, only this machine may do that; add a key with `admin: true`")
+        except GatewayError as error:
+            return invalid_call(gateway, headers, id, error)
+        return new_call(gateway, headers, Body(), id, "admin", "").but(own=self._reload)
+
+    async def _reload(self, call: Call) -> Reply:
+        if self._live.gateway.has_auth and not call.principal.admin:
+            raise Forbidden("this key may not do that; it takes one with `admin: true`")
+        try:
+            config = await self._live.reload_everywhere()
+        except ConfigError as error:
+            raise BadRequest(f"the old configuration goes on serving: {error}", code="invalid_config") from None
+        return Reply(Chunk(encode({"config": config})))
+
+
+def _is_loopback(scope: Scope) -> bool:
+    client = scope.get("client")
+    try:
+        return client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

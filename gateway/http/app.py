@@ -1,0 +1,87 @@
+"""The Litestar app: which URL leads where."""
+
+import logging
+from typing import Any
+
+from litestar import Litestar, Request, Response, asgi
+from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.static_files import create_static_files_router
+from litestar.types import ASGIApp
+
+from gateway import __version__
+from gateway.core.errors import GatewayError
+from gateway.http.admin import ReloadReader
+from gateway.http.answers import error_answer
+from gateway.http.docs import UI, openapi_json, redoc, swagger
+from gateway.http.edge import Edge
+from gateway.http.health import health, info, metrics, ready, welcome
+from gateway.http.health import live as alive
+from gateway.http.observed import Observed
+from gateway.http.requests import CallReader, read_chat, read_models
+from gateway.settings.live import Live
+
+log = logging.getLogger("gateway")
+
+KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+
+def make_app(live: Live) -> ASGIApp:
+    """Return the ASGI app that serves the configuration `live` holds."""
+    app = Litestar(
+        route_handlers=[
+            call_route(live, read_chat, "/v1/chat/completions"),
+            call_route(live, read_models, "/v1/models"),
+            call_route(live, read_models, "/v1/models/{model:path}"),
+            call_route(live, ReloadReader(live), "/admin/reload"),
+            *(welcome, health, ready, alive, metrics, info),
+            *(swagger, redoc, openapi_json),
+            create_static_files_router(path="/ui", directories=[UI], name="ui", include_in_schema=False),
+        ],
+        lifespan=[live.running],
+        exception_handlers={GatewayError: refuse, HTTPException: refuse_http, Exception: fail},
+        openapi_config=OpenAPIConfig(
+            title="LLM gateway",
+            version=__version__,
+            path="/openapi",
+            render_plugins=[JsonRenderPlugin()],
+        ),
+        dependencies={},
+        debug=False,
+    )
+    app.state.live = live
+    return Observed(app, live)
+
+
+def call_route(live: Live, reader: CallReader, path: str) -> ASGIRouteHandler:
+    """Return a route whose requests are calls: answered at the edge, whatever their method."""
+    return asgi(path, copy_scope=False)(Edge(live, reader).__call__)
+
+
+def refuse(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:
+    """Render our own errors."""
+    headers, data = error_answer(error)
+    shown = {
+        name.decode(): value.decode() for name, value in headers if name not in (b"content-type", b"content-length")
+    }
+    return Response(data, status_code=error.status, media_type="application/json", headers=shown)
+
+
+def refuse_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Render Litestar's errors: 404, 405, 400, 413."""
+    message = error.detail
+    if error.status_code == 404:
+        message = f"there is nothing at {request.method} {request.url.path}; see /docs"
+    ours = GatewayError(message, code=type(error).__name__.removesuffix("Exception").lower())
+    ours.status, ours.kind = error.status_code, KINDS.get(error.status_code, "invalid_request_error")
+    response = refuse(request, ours)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def fail(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Render a bug of ours: told to the log, not to the client."""
+    log.error("a bug of ours, at %s %s", request.method, request.url.path, exc_info=error)
+    return refuse(request, GatewayError("the gateway failed at this; its log knows why"))

@@ -1,0 +1,182 @@
+"""The API's description, and two readers for it that work offline.
+
+Litestar describes its own handlers. Calls are answered at the edge, past its handlers, so they are described here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, get
+
+from gateway.wire.openai import ChatRequest, Model
+
+UI = Path(__file__).parent / "ui"
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>LLM gateway: {title}</title>{head}</head><body style="margin: 0">{body}</body></html>"""
+
+
+@get("/docs", media_type=MediaType.HTML, include_in_schema=False, sync_to_thread=False)
+def swagger() -> str:
+    """Swagger UI: read the API and try it."""
+    script = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", deepLinking: true, persistAuthorization: true});'
+    return PAGE.format(
+        title="API",
+        head='<link rel="stylesheet" href="/ui/swagger-ui.css">',
+        body=f'<div id="ui"></div><script src="/ui/swagger-ui-bundle.js"></script><script>{script}</script>',
+    )
+
+
+@get("/redoc", media_type=MediaType.HTML, include_in_schema=False, sync_to_thread=False)
+def redoc() -> str:
+    """Redoc: the API as a document."""
+    script = (
+        'Redoc.init("/openapi.json", {disableSearch: true, hideDownloadButton: true}, document.getElementById("ui"));'
+    )
+    return PAGE.format(
+        title="reference",
+        head="",
+        body=f'<div id="ui"></div><script src="/ui/redoc.standalone.js"></script><script>{script}</script>',
+    )
+
+
+@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+def openapi_json(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    """Return the OpenAPI document of every route."""
+    schema: dict[str, Any] = request.app.openapi_schema.to_schema()
+    return Response(with_calls(schema))
+
+
+def with_calls(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return `schema` with the routes of the edge added."""
+    (_, _), components = msgspec.json.schema_components(
+        [ChatRequest, Model], ref_template="#/components/schemas/{name}"
+    )
+    own = schema.get("components", {})
+    return {
+        **schema,
+        "paths": {**CALLS, **schema["paths"]},
+        "components": {
+            **own,
+            "schemas": {**own.get("schemas", {}), **components, "Error": ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}, {}],
+    }
+
+
+ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "description": "What is wrong, and the cure."},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The field it is about."},
+                "code": {"type": ["string", "null"], "description": "A stable word for programs."},
+            },
+        }
+    },
+}
+
+
+def _answer(description: str, schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:
+    return {"description": description, "content": {media: {"schema": schema}}}
+
+
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_ERRORS = {
+    "400": _answer("The request is wrong; `param` names the field.", _ERROR),
+    "401": _answer("No key, or not one of ours.", _ERROR),
+    "403": _answer("The key may not use this model.", _ERROR),
+    "404": _answer("No such model; the message names those that are near.", _ERROR),
+    "413": _answer("The body is over `server.max_body`.", _ERROR),
+    "429": _answer("A limit is reached; `retry-after` says when to ask again.", _ERROR),
+    "502": _answer("No upstream answered, or none with sense.", _ERROR),
+    "504": _answer("A clock fired; the message names it.", _ERROR),
+}
+
+_EXAMPLE = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+CALLS: dict[str, Any] = {
+    "/v1/chat/completions": {
+        "post": {
+            "tags": ["Calls"],
+            "summary": "Complete a chat",
+            "description": "As OpenAI's. Fields not listed here reach an upstream of the same dialect untouched.",
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}, "example": _EXAMPLE}
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "A chat completion; with `stream: true`, its chunks as server-sent events.",
+                    "content": {
+                        "application/json": {"schema": {"type": "object"}},
+                        "text/event-stream": {"schema": {"type": "string"}},
+                    },
+                },
+                **_ERRORS,
+            },
+        }
+    },
+    "/admin/reload": {
+        "post": {
+            "tags": ["Operators"],
+            "summary": "Read gateway.yaml again",
+            "description": "In every worker. A file with mistakes is refused, and the old one goes on serving.",
+            "responses": {
+                "200": _answer("The configuration that now serves.", {"type": "object"}),
+                "400": _answer("The file has mistakes; the message lists them all.", _ERROR),
+                "401": _ERRORS["401"],
+                "403": _answer("It takes a key with `admin: true`, or, without keys, this machine.", _ERROR),
+            },
+        }
+    },
+    "/v1/models": {
+        "get": {
+            "tags": ["Models"],
+            "summary": "List the models you may use",
+            "responses": {
+                "200": _answer(
+                    "OpenAI's list.",
+                    {
+                        "type": "object",
+                        "properties": {
+                            "object": {"const": "list"},
+                            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
+                        },
+                    },
+                ),
+                "401": _ERRORS["401"],
+            },
+        }
+    },
+    "/v1/models/{model}": {
+        "get": {
+            "tags": ["Models"],
+            "summary": "Tell of one model",
+            "parameters": [
+                {
+                    "name": "model",
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "string"},
+                    "description": "May contain slashes.",
+                }
+            ],
+            "responses": {
+                "200": _answer("The model.", {"$ref": "#/components/schemas/Model"}),
+                "401": _ERRORS["401"],
+                "404": _ERRORS["404"],
+            },
+        }
+    },
+}

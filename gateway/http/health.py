@@ -1,0 +1,83 @@
+"""What probes, scrapers and people ask of the gateway itself."""
+
+import asyncio
+from typing import Any
+
+from litestar import MediaType, Request, Response, get
+from litestar.datastructures import State
+
+from gateway import __version__
+from gateway.http.observed import exposition
+from gateway.http.page import page
+from gateway.settings.live import Live
+
+
+@get("/", summary="What this is", sync_to_thread=False)
+def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
+    """Return the gateway's name, its models and where to read on; a page for browsers."""
+    live: Live = state.live
+    models = live.gateway.routes.names
+    if "text/html" in request.headers.get("accept", ""):
+        return Response(page(str(request.base_url).rstrip("/"), models), media_type=MediaType.HTML)
+    links = {
+        "docs": "/docs",
+        "redoc": "/redoc",
+        "openapi": "/openapi.json",
+        "health": "/health",
+        "models": "/v1/models",
+    }
+    return Response({"name": "llm-gateway", "version": __version__, "models": models, **links})
+
+
+@get("/health", summary="How it is, in full", sync_to_thread=False)
+def health(state: State) -> dict[str, Any]:
+    """Return the state of the gateway and of what it depends on. Never asks an upstream: health costs nothing."""
+    live: Live = state.live
+    gateway = live.gateway
+    return {
+        "status": "draining" if live.draining else "degraded" if live.redis == "gone" else "ok",
+        "version": __version__,
+        "config": gateway.config_id,
+        "uptime_s": round(gateway.clock.now() - live.began_s, 1),
+        "redis": live.redis,
+        "providers": {"on": gateway.providers_on, "off": gateway.providers_off},
+        "last_reload_error": live.last_error,
+    }
+
+
+@get("/ready", summary="May it be sent traffic?", sync_to_thread=False)
+def ready(state: State) -> Response[dict[str, str]]:
+    """Return 200 while calls are welcome, 503 while the last ones are finishing before a stop."""
+    live: Live = state.live
+    if live.draining:
+        return Response({"status": "draining"}, status_code=503)
+    return Response({"status": "ready"})
+
+
+@get("/live", summary="Does the process work?", sync_to_thread=False)
+def live() -> dict[str, str]:
+    """Return 200; it depends on nothing but this process."""
+    return {"status": "alive"}
+
+
+@get("/metrics", summary="For Prometheus", media_type=MediaType.TEXT)
+async def metrics() -> Response[bytes]:
+    """Return every metric of every worker; rendered beside the event loop, which goes on answering calls."""
+    content_type, data = await asyncio.to_thread(exposition)
+    return Response(data, media_type=content_type)
+
+
+@get("/info", summary="Which build and configuration this is", sync_to_thread=False)
+def info(state: State) -> dict[str, Any]:
+    """Return what is running; names only, never a secret."""
+    live: Live = state.live
+    gateway = live.gateway
+    return {
+        "name": "llm-gateway",
+        "version": __version__,
+        "config": gateway.config_id,
+        "config_file": live.name,
+        "chain": gateway.chain,
+        "models": [route.name for route in gateway.routes],
+        "providers": gateway.providers_on,
+    }

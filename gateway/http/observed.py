@@ -1,0 +1,82 @@
+"""Around the whole app: what every answer carries, whoever gives it, and what Prometheus learns of HTTP.
+
+Litestar's own middleware does not see 404 and 405; this wrapper does. Paths are labels by their template only, so that
+what clients make up does not become a time series.
+"""
+
+import os
+from functools import lru_cache
+from typing import Any
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import REGISTRY
+
+from gateway.http.answers import RawHeaders
+from gateway.http.edge import new_id
+from gateway.settings.live import Live
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+REQUESTS = Counter("http_requests", "HTTP requests.", ["method", "path", "status"])
+SECONDS_TAKEN = Histogram(
+    "http_request_duration_seconds", "Seconds to an answer's last byte.", ["method", "path"], buckets=SECONDS
+)
+
+
+class Observed:
+    """The app, with an id, a configuration and a duration on each answer."""
+
+    def __init__(self, app: ASGIApp, live: Live) -> None:
+        self._app = app
+        self._live = live
+        self._now = live.clock.now
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = self._now()
+        status = 500
+
+        async def observed(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if not any(name == b"x-request-id" for name, _ in message["headers"]):
+                    message["headers"] = [*message["headers"], *self._headers(began_s)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            counted = _counted(scope["method"], scope.get("path_template") or "unmatched", status)
+            counted[0].inc()
+            counted[1].observe(self._now() - began_s)
+
+    def _headers(self, began_s: float) -> RawHeaders:
+        return [
+            (b"x-request-id", new_id().encode()),
+            (b"x-gateway-config", self._live.gateway.config_id.encode()),
+            (b"server-timing", b"gateway;dur=%.1f" % ((self._now() - began_s) * 1000)),
+        ]
+
+
+@lru_cache(10_000)
+def _counted(method: str, path: str, status: int) -> tuple[Counter, Histogram]:
+    method = method if method in METHODS else "OTHER"
+    return REQUESTS.labels(method, path, str(status)), SECONDS_TAKEN.labels(method, path)
+
+
+def exposition() -> tuple[str, bytes]:
+    """Return every metric, of all workers where there are several, as (content type, text)."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    encoder, content_type = choose_encoder("")
+    return content_type, encoder(registry)

@@ -1,0 +1,208 @@
+"""How a request is read: from ASGI's scope and body to a Call.
+
+A request that cannot be read becomes a call too, of the kind `invalid`: it is authenticated, logged and counted like
+any other, and then told what is wrong with it.
+"""
+
+import re
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from litestar.types import Receive, Scope
+from msgspec import Raw
+
+from gateway.core.call import Body, Call, Headers, Operation
+from gateway.core.errors import BadRequest, GatewayError, TooLarge, WrongMethod
+from gateway.core.receipt import Receipt
+from gateway.core.reply import Reply
+from gateway.core.secret import Secret
+from gateway.settings.build import Gateway
+from gateway.wire.openai import StreamOptions
+
+POLICY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"})
+"""What our decisions go by. A field that differs from one of these in case only is refused: some upstreams read JSON
+without regard to case, and would obey the other one."""
+
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+T = TypeVar("T")
+
+_object = msgspec.json.Decoder(dict[str, Raw])
+_text = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool | None)
+_count = msgspec.json.Decoder(int | None)
+_stream_options = msgspec.json.Decoder(StreamOptions | None)
+
+
+class CallReader(Protocol):
+    """Reads one kind of request."""
+
+    async def __call__(self, gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+        """Return the call; of the kind `invalid` if the request is none."""
+        ...
+
+
+async def read_chat(gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+    """Read `POST /v1/chat/completions`."""
+    headers = Headers(dict(scope["headers"]))
+    try:
+        require_method(scope, "POST")
+        body = _body_of(await _bytes_of(headers, receive, gateway.max_body))
+        return _chat_call(gateway, headers, body, id)
+    except GatewayError as error:
+        return invalid_call(gateway, headers, id, error)
+
+
+async def read_models(gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+    """Read `GET /v1/models` and `GET /v1/models/{id}`; an id may contain slashes."""
+    headers = Headers(dict(scope["headers"]))
+    try:
+        require_method(scope, "GET")
+    except GatewayError as error:
+        return invalid_call(gateway, headers, id, error)
+    model = scope["path"].partition("/v1/models")[2].strip("/")
+    return new_call(gateway, headers, Body(), id, "models", model).but(own=gateway.listing)
+
+
+def require_method(scope: Scope, allowed: str) -> None:
+    """Refuse other methods than `allowed`.
+
+    Raises:
+        WrongMethod: always with the method that is right.
+    """
+    if scope["method"] != allowed:
+        raise WrongMethod(scope["method"], allowed)
+
+
+def invalid_call(gateway: Gateway, headers: Headers, id: str, fault: GatewayError) -> Call:
+    """Return a call whose answer is what is wrong with it."""
+
+    async def refuse(_: Call) -> Reply:
+        raise fault
+
+    return new_call(gateway, headers, Body(), id, "invalid", "").but(own=refuse)
+
+
+def _chat_call(gateway: Gateway, headers: Headers, body: Body, id: str) -> Call:
+    fields = body.fields
+    model = _field(fields, "model", _text)
+    if model is None:
+        raise BadRequest("say which `model` should answer", param="model", code="missing_required_parameter")
+    stream = bool(_field(fields, "stream", _flag))
+    options = _field(fields, "stream_options", _stream_options)
+    for name in ("max_tokens", "max_completion_tokens", "n"):
+        count = _field(fields, name, _count)
+        if count is not None and count < 1:
+            raise BadRequest(f"{name}: expected at least 1", param=name, code="integer_below_min_value")
+    _check_messages(fields.get("messages"))
+    call = new_call(gateway, headers, body, id, "chat", model)
+    return call.but(stream=stream, wants_usage=options is not None and bool(options.include_usage))
+
+
+def _field(fields: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Return one field, or `None` when it is absent.
+
+    Raises:
+        BadRequest: it is of the wrong type.
+    """
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        param = f"{name}{path.rstrip('`')}"
+        raise BadRequest(f"{param}: {problem[0].lower()}{problem[1:]}", param=param, code="invalid_type") from None
+
+
+def new_call(gateway: Gateway, headers: Headers, body: Body, id: str, operation: Operation, model: str) -> Call:
+    """Return a call with everything that the headers say."""
+    now = gateway.clock.now()
+    route = gateway.routes.find(model) if operation == "chat" else None
+    receipt = Receipt(id, model, route.name if route else "", began_s=now)
+    total_s = route.timeouts.total_s if route else 60.0
+    trace = headers.get("traceparent")
+    return Call(
+        id=id,
+        operation=operation,
+        surface="chat",
+        model=model,
+        stream=False,
+        body=body,
+        headers=headers,
+        receipt=receipt,
+        deadline_s=now + min(total_s, _patience_s(headers)),
+        clock=gateway.clock,
+        route=route,
+        credential=_credential(headers),
+        trace=trace if TRACEPARENT.match(trace) else "",
+    )
+
+
+async def _bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        TooLarge: it says so, or is; the rest is not read.
+        BadRequest: the client left in the middle of it.
+    """
+    length = headers.get("content-length")
+    if length.isdecimal() and int(length) > most:
+        raise TooLarge(f"the body is {length} bytes; {most} are allowed (`server.max_body`)")
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message: Any = await receive()
+        if message["type"] != "http.request":
+            raise BadRequest("the body broke off", code="incomplete_body")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > most:
+            raise TooLarge(f"the body is longer than {most} bytes, which is what is allowed (`server.max_body`)")
+        pieces.append(piece)
+        if not message.get("more_body"):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _body_of(raw: bytes) -> Body:
+    """Return a JSON object's top-level fields, values untouched; of a repeated one the last, upstream too."""
+    try:
+        fields = _object.decode(raw)
+    except msgspec.ValidationError:
+        raise BadRequest("the body must be a JSON object", code="invalid_json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = str(error).removeprefix("JSON is malformed: ") if raw.strip() else "it is empty"
+        raise BadRequest(f"the body is not JSON: {problem}", code="invalid_json") from None
+    for name in fields:
+        if name not in POLICY_FIELDS and (meant := name.lower()) in POLICY_FIELDS:
+            raise BadRequest(f'"{name}" is not a field; did you mean "{meant}"?', param=name, code="unknown_parameter")
+    return Body(raw, fields)
+
+
+def _check_messages(raw: Raw | None) -> None:
+    """Refuse what cannot be a conversation; the upstream, or its translator, reads it in full."""
+    if raw is None:
+        raise BadRequest("there are no `messages`", param="messages", code="missing_required_parameter")
+    said = bytes(raw).strip()
+    if not said.startswith(b"["):
+        raise BadRequest("messages: expected an array of messages", param="messages", code="invalid_type")
+    if not said[1:-1].strip():
+        raise BadRequest("messages: at least one is needed", param="messages", code="empty_array")
+
+
+def _credential(headers: Headers) -> Secret:
+    """Return what the client presents: OpenAI's header, Anthropic's or Azure's."""
+    scheme, _, value = headers.get("authorization").partition(" ")
+    if scheme.lower() == "bearer" and value:
+        return Secret(value.strip())
+    return Secret(headers.get("x-api-key") or headers.get("api-key"))
+
+
+def _patience_s(headers: Headers) -> float:
+    """Return how long the client's SDK waits before it gives up; there is no use in working longer."""
+    said = headers.get("x-stainless-read-timeout")
+    try:
+        return max(1.0, float(said)) if said else float("inf")
+    except ValueError:
+        return float("inf")

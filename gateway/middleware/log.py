@@ -1,0 +1,130 @@
+"""One line a call, written when it is over: who asked what of whom, how it went, what it used and cost.
+
+Never a prompt, an answer or a secret, unless `content` asks for the first two. structlog renders it; its usual recipe
+on top of the standard library costs 39 µs a line here, this one about 10.
+"""
+
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, BinaryIO, ClassVar, Literal
+
+import msgspec
+import structlog
+
+from gateway.core.call import Call, Operation
+from gateway.core.middleware import Handler
+from gateway.core.receipt import Receipt, Tried
+from gateway.core.reply import Reply
+from gateway.core.resources import Clock, Resources
+from gateway.core.usage import dollars
+from gateway.middleware.base import Options
+
+
+class LogOptions(Options, frozen=True, kw_only=True):
+    """How calls are logged."""
+
+    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "models"})
+    inside: ClassVar[Mapping[str, str]] = {}
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for people where there is a terminal, JSON everywhere else."""
+    content: bool = False
+    """Log the messages and the answer's text too. They are personal data: think before you turn it on."""
+
+    def build(self, resources: Resources) -> "Log":
+        """Make the middleware; it writes to standard output."""
+        return Log(self, resources.clock, sys.stdout.buffer)
+
+
+class Log:
+    """Writes a line for each call."""
+
+    def __init__(self, options: LogOptions, clock: Clock, file: BinaryIO) -> None:
+        console = options.format == "console" or (options.format == "auto" and file.isatty())
+        self._clock = clock
+        self._content = options.content
+        self._line = _logger(file, console)
+
+    async def __call__(self, call: Call, next: Handler) -> Reply:
+        """Ask for the line at the call's end."""
+        if not self._content:
+            call.at_end(lambda receipt: self._write(call, receipt, {}))
+            return await next(call)
+        said: dict[str, Any] = {"messages": call.body.get("messages")}
+        call.at_end(lambda receipt: self._write(call, receipt, said))
+        reply = await next(call)
+        kept = reply.keep()
+        call.at_end(lambda _: said.update(answer="".join(chunk.text for chunk in kept)))
+        return reply
+
+    def _write(self, call: Call, receipt: Receipt, said: Mapping[str, Any]) -> None:
+        level = "info" if receipt.outcome in ("finished", "abandoned") else "warning"
+        self._line.log(_LEVELS[level], "call", **_line_of(call, receipt), **said)
+
+
+_LEVELS = {"info": 20, "warning": 30}
+
+
+def _logger(file: BinaryIO, console: bool) -> structlog.typing.FilteringBoundLogger:
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
+    if console:
+        processors += [structlog.dev.ConsoleRenderer(colors=file.isatty()), _as_bytes]
+    else:
+        processors.append(structlog.processors.JSONRenderer(serializer=_json))
+    return structlog.wrap_logger(
+        structlog.BytesLogger(file),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _json(line: MutableMapping[str, Any], **_: Any) -> bytes:
+    return msgspec.json.encode(line)
+
+
+def _as_bytes(_: Any, __: str, line: MutableMapping[str, Any] | str) -> bytes:
+    return str(line).encode()
+
+
+def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
+    """Return the fields of the line; what does not apply is left out."""
+    tried, usage, principal = receipt.answered_by, receipt.usage, receipt.principal
+    line: dict[str, Any] = {
+        "id": call.id,
+        "client_request_id": call.headers.get("x-client-request-id")[:128],
+        "trace_id": call.trace[3:35],
+        "operation": call.operation,
+        "outcome": receipt.outcome,
+        "status": receipt.status,
+        "error": receipt.error,
+        "key": principal.id,
+        "user": principal.user,
+        "team": principal.team,
+        "model": receipt.model[:200],
+        "deployment": tried.deployment if tried else "",
+        "upstream_id": tried.upstream_id[:128] if tried else "",
+        "stream": call.stream,
+        "attempts": len(receipt.tried),
+        "failed": [_failed(one) for one in receipt.tried if one.error],
+        "cache": receipt.cache,
+        "finish_reason": receipt.finish_reason,
+        "total_ms": round(receipt.total_s * 1000, 1),
+        "first_chunk_ms": None if receipt.first_chunk_s is None else round(receipt.first_chunk_s * 1000, 1),
+    }
+    if usage is not None:
+        line["prompt_tokens"] = usage.prompt_tokens
+        line["completion_tokens"] = usage.completion_tokens
+        line["cached_tokens"] = usage.cached_tokens
+        line["reasoning_tokens"] = usage.reasoning_tokens
+        line["usage_estimated"] = usage.estimated
+        line["cost_usd"] = "unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd)
+    return {name: value for name, value in line.items() if value not in ("", None, [])}
+
+
+def _failed(tried: Tried) -> str:
+    """`openai/gpt-4o-mini Busy 429`."""
+    return " ".join(part for part in (tried.deployment, tried.error, str(tried.status or "")) if part)

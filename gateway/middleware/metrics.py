@@ -1,0 +1,141 @@
+"""What Prometheus learns of each call.
+
+OpenTelemetry's GenAI names stand beside the names that dashboards of this field know. Labels are bounded: the route as
+it is configured (a pattern, not what a client made of it), the provider, the outcome; never a key, a user or a model
+name that came from a client. Children are bound once for each combination: `labels()` costs four times an increment.
+
+The families are made once a process, on the default registry, so that a reload goes on counting and several workers
+are added up (`PROMETHEUS_MULTIPROC_DIR`).
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import ClassVar
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.core.call import Call, Operation
+from gateway.core.middleware import Handler
+from gateway.core.receipt import Receipt
+from gateway.core.reply import Reply
+from gateway.core.resources import Resources
+from gateway.core.usage import Usage
+from gateway.middleware.base import Options
+
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
+"""OpenTelemetry's buckets for a call's duration, and two more: a long answer takes minutes."""
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+
+WHO = ("model", "provider")
+
+CALLS = Counter("chat_completions", "Calls by their outcome.", [*WHO, "outcome"])
+USED = Counter("chat_tokens", "Tokens; cached is part of prompt, reasoning of completion.", [*WHO, "kind"])
+REVENUE = Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum")
+UNPRICED = Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO)
+STREAMS = Gauge("active_streams_current", "Streams being answered now.", multiprocess_mode="livesum")
+CACHE = Counter("cache_operations", "Cache look-ups by their result.", ["result"])
+ERRORS = Counter("errors", "Calls that got no answer, or no whole one, by the class of the error.", ["type"])
+ATTEMPTS = Counter("gateway_attempts", "Attempts at upstreams; no error means it answered.", ["provider", "error"])
+ESTIMATED = Counter("gateway_usage_estimated", "Calls whose upstream did not say what they used.", WHO)
+
+GENAI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+TOKEN_USAGE = Histogram("gen_ai_client_token_usage", "Tokens a call.", [*GENAI, "gen_ai_token_type"], buckets=TOKENS)
+DURATION = Histogram("gen_ai_client_operation_duration", "Seconds, from call to end.", GENAI, buckets=SECONDS)
+FIRST_TOKEN = Histogram(
+    "gen_ai_server_time_to_first_token", "Seconds to a stream's first token.", GENAI, buckets=SECONDS
+)
+
+
+class MetricsOptions(Options, frozen=True, kw_only=True):
+    """Counts calls for `/metrics`. It has no options."""
+
+    operations: ClassVar[frozenset[Operation]] = frozenset({"chat"})
+    inside: ClassVar[Mapping[str, str]] = {}
+
+    def build(self, resources: Resources) -> "Metrics":
+        """Make the middleware."""
+        return Metrics()
+
+
+class Metrics:
+    """Counts each call at its end."""
+
+    async def __call__(self, call: Call, next: Handler) -> Reply:
+        """Ask for the count at the call's end."""
+        call.at_end(_count)
+        if call.stream:
+            STREAMS.inc()
+            call.at_end(lambda _: STREAMS.dec())
+        return await next(call)
+
+
+def _count(receipt: Receipt) -> None:
+    tried = receipt.answered_by
+    family = _family(receipt.route or "unknown", tried.provider if tried else "none")
+    family.outcome(receipt.outcome).inc()
+    family.duration.observe(receipt.total_s)
+    if receipt.first_chunk_s is not None:
+        family.first_token.observe(receipt.first_chunk_s)
+    if receipt.error:
+        _error(receipt.error).inc()
+    if receipt.cache:
+        _cache(receipt.cache).inc()
+    for attempt in receipt.tried:
+        _attempt(attempt.provider, attempt.error).inc()
+    if receipt.usage is not None and receipt.cache != "hit":
+        family.used(receipt.usage, receipt.cost_nusd)
+
+
+class _Family:
+    """Every child of one route and provider, bound."""
+
+    def __init__(self, route: str, provider: str) -> None:
+        self._who = (route, provider)
+        self._outcomes: dict[str, Counter] = {}
+        genai = ("chat", provider, route)
+        self.duration = DURATION.labels(*genai)
+        self.first_token = FIRST_TOKEN.labels(*genai)
+        self._input = TOKEN_USAGE.labels(*genai, "input")
+        self._output = TOKEN_USAGE.labels(*genai, "output")
+        self._kinds = [USED.labels(*self._who, kind) for kind in ("prompt", "completion", "cached", "reasoning")]
+        self._revenue = REVENUE.labels(*self._who)
+
+    def outcome(self, outcome: str) -> Counter:
+        child = self._outcomes.get(outcome)
+        if child is None:
+            child = self._outcomes[outcome] = CALLS.labels(*self._who, outcome)
+        return child
+
+    def used(self, usage: Usage, cost_nusd: int | None) -> None:
+        self._input.observe(usage.prompt_tokens)
+        self._output.observe(usage.completion_tokens)
+        counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+        for child, count in zip(self._kinds, counts, strict=True):
+            if count:
+                child.inc(count)
+        if usage.estimated:
+            ESTIMATED.labels(*self._who).inc()
+        if cost_nusd is None:
+            UNPRICED.labels(*self._who).inc()
+        else:
+            self._revenue.inc(cost_nusd / 10**9)
+
+
+@lru_cache(10_000)
+def _family(route: str, provider: str) -> _Family:
+    return _Family(route, provider)
+
+
+@lru_cache(1_000)
+def _error(name: str) -> Counter:
+    return ERRORS.labels(name)
+
+
+@lru_cache(8)
+def _cache(result: str) -> Counter:
+    return CACHE.labels(result)
+
+
+@lru_cache(1_000)
+def _attempt(provider: str, error: str) -> Counter:
+    return ATTEMPTS.labels(provider, error)

@@ -1,0 +1,148 @@
+"""What translators from the chat surface share: data URLs, tool arguments, and refusing what cannot be said."""
+
+import re
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import Struct
+
+from gateway.core.call import Body
+from gateway.core.errors import BadRequest
+from gateway.wire.openai import ChatRequest, FunctionTool, Message, Part, Tool, ToolCall
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""OpenAI's `reasoning_effort`, least first."""
+
+
+class Data(Struct, frozen=True):
+    """What a `data:` URL holds; `base64` is not decoded."""
+
+    media_type: str
+    base64: str
+
+
+def refuse(message: str, param: str) -> NoReturn:
+    """Refuse what the upstream's dialect has no way to say.
+
+    Raises:
+        BadRequest: always.
+    """
+    raise BadRequest(message, param=param, code="unsupported_parameter")
+
+
+def refuse_unspeakable(request: ChatRequest, body: Body, upstream: str) -> None:
+    """Refuse what neither Anthropic nor Gemini can be asked for through a chat completion.
+
+    Raises:
+        BadRequest: `param` names the field.
+    """
+    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+        if old in body.fields:
+            refuse(f"{old} is deprecated and not translated for {upstream}; use {new}", old)
+    if request.n is not None and request.n != 1:
+        refuse(f"{upstream} gives one answer a call; leave n out or ask {request.n} times", "n")
+    if request.logprobs or request.top_logprobs:
+        refuse(f"logprobs are not translated for {upstream}", "logprobs" if request.logprobs else "top_logprobs")
+    if request.logit_bias:
+        refuse(f"{upstream} has no logit_bias", "logit_bias")
+    if request.audio is not None or "audio" in (request.modalities or ()):
+        refuse(f"{upstream} answers in text only here", "audio" if request.audio is not None else "modalities")
+    if request.web_search_options is not None:
+        refuse(f"web search is not translated for {upstream}; give it a tool of yours", "web_search_options")
+
+
+def effort(request: ChatRequest) -> str | None:
+    """Return the asked `reasoning_effort`.
+
+    Raises:
+        BadRequest: it is none of `EFFORTS`.
+    """
+    asked = request.reasoning_effort
+    if asked is not None and asked not in EFFORTS:
+        message = f'reasoning_effort is one of {", ".join(EFFORTS)}; got "{asked}"'
+        raise BadRequest(message, param="reasoning_effort", code="invalid_value")
+    return asked
+
+
+def parts(message: Message) -> list[Part]:
+    """Return the content of `message` as parts; plain text is one part."""
+    if isinstance(message.content, str):
+        return [Part("text", text=message.content)]
+    return message.content or []
+
+
+def text_of(message: Message, where: str) -> str:
+    """Return the content of a message that may hold text only, its parts joined.
+
+    Raises:
+        BadRequest: it holds something else.
+    """
+    for number, part in enumerate(parts(message)):
+        if part.type not in ("text", "refusal"):
+            refuse(f'a "{message.role}" message holds text only, got "{part.type}"', f"{where}.content[{number}]")
+    return "".join(part.text or part.refusal or "" for part in parts(message))
+
+
+def data_url(url: str, where: str) -> Data:
+    """Read a `data:` URL.
+
+    Raises:
+        BadRequest: it is none, or not base64.
+    """
+    match = re.match(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*;base64,", url)
+    if match is None:
+        raise BadRequest("expected a URL like data:image/png;base64,…", param=where, code="invalid_value")
+    return Data(match[1].lower(), url[match.end() :])
+
+
+def arguments(call: ToolCall, where: str) -> dict[str, Any]:
+    """Return the arguments of a tool call in the history as the object that they are; empty ones are `{}`.
+
+    Raises:
+        BadRequest: they are no JSON object, or it is no function that was called.
+    """
+    if call.function is None:
+        refuse(f'only calls of functions are translated, got "{call.type}"', where)
+    try:
+        return msgspec.json.decode(call.function.arguments.strip() or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest(
+            f"the arguments of {call.function.name} are not a JSON object",
+            param=f"{where}.function.arguments",
+            code="invalid_value",
+        ) from None
+
+
+def function_of(tool: Tool, number: int) -> FunctionTool:
+    """Return the function that a tool is.
+
+    Raises:
+        BadRequest: it is another kind of tool.
+    """
+    if tool.function is None:
+        refuse(f'only tools of type "function" are translated, got "{tool.type}"', f"tools[{number}]")
+    return tool.function
+
+
+def chosen_tool(request: ChatRequest) -> tuple[str, str]:
+    """Return the `tool_choice` as `auto`, `none`, `required` or `named`, and the name; `("", "")`: not said.
+
+    Raises:
+        BadRequest: it is another kind of choice, or there is no tool to choose.
+    """
+    choice = request.tool_choice
+    if choice is None:
+        return "", ""
+    if isinstance(choice, str):
+        if choice not in ("auto", "none", "required"):
+            refuse(f'tool_choice is auto, none, required or a function, got "{choice}"', "tool_choice")
+        kind, name = choice, ""
+    elif choice.function is None:
+        refuse(f'a tool_choice of type "{choice.type}" is not translated', "tool_choice")
+    else:
+        kind, name = "named", choice.function.name
+    if not request.tools:
+        if kind in ("required", "named"):
+            refuse("tool_choice asks for a tool, but there are no tools", "tool_choice")
+        return "", ""
+    return kind, name

@@ -1,0 +1,301 @@
+"""Google's Gemini API (`generateContent`), spoken for clients of chat completions.
+
+What a request keeps, loses and is refused for is said in `gemini_request`. A stream has no last event: it is complete
+when it ends after a finish reason. Sources: ai.google.dev/api, "Generating content", "Thought signatures".
+"""
+
+import re
+from typing import Any, cast
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.core.call import Attempt
+from gateway.core.errors import Unreachable, UpstreamFailed
+from gateway.core.reply import Chunk
+from gateway.core.usage import Usage
+from gateway.providers.base import Keyed, Request
+from gateway.providers.failures import credential_refused, error_object, failure
+from gateway.providers.gemini_request import content_request
+from gateway.providers.reader import EventReader
+from gateway.wire.events import Began, Counted, Ended, Event, Finish, Refused, Said, Thought, ToolArgued, ToolBegan
+from gateway.wire.openai import ChatWriter, chat_request
+
+FINISHES: dict[str, Finish] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "ESCALATION": "content_filter",
+}
+"""By `finishReason`; `IMAGE_…` is a content filter too, and one yet unknown is a stop."""
+
+FAILURES = frozenset(
+    {
+        "MALFORMED_FUNCTION_CALL",
+        "MALFORMED_RESPONSE",
+        "MISSING_THOUGHT_SIGNATURE",
+        "OTHER",
+        "TOO_MANY_TOOL_CALLS",
+        "UNEXPECTED_TOOL_CALL",
+    }
+)
+"""Finish reasons of answers that went wrong: another attempt may do better, and none of them is a stop."""
+
+
+class GeminiOptions(Keyed, frozen=True, kw_only=True):
+    """Gemini, at Google's Gemini API."""
+
+    def build(self, name: str) -> "Gemini":
+        """Make the provider."""
+        return Gemini(self)
+
+
+class Gemini:
+    """Translates chat completions to generated content, and back."""
+
+    def __init__(self, options: GeminiOptions) -> None:
+        base_url = (options.base_url or "https://generativelanguage.googleapis.com").rstrip("/")
+        self._url = f"{base_url.removesuffix('/v1beta')}/v1beta/models/"
+        self._headers = {
+            "content-type": "application/json",
+            "x-goog-api-key": options.api_key.reveal(),
+            **{name.lower(): value for name, value in options.headers.items()},
+        }
+
+    def request(self, attempt: Attempt) -> Request:
+        """Return what to send.
+
+        Raises:
+            BadRequest: Gemini has no way to say this.
+        """
+        model = attempt.deployment.model.removeprefix("models/")
+        method = ":streamGenerateContent?alt=sse" if attempt.stream else ":generateContent"
+        body = content_request(chat_request(attempt.body.raw), attempt.body, model)
+        url = self._url + quote(model, safe="") + method  # a name with a slash or a question mark stays a name
+        return Request(url, msgspec.json.encode(body), dict(self._headers))
+
+    def reader(self, attempt: Attempt) -> EventReader:
+        """Return a reader for a streamed answer."""
+        return EventReader(ContentDecoder(), _writer(attempt))
+
+    def whole(self, attempt: Attempt, body: bytes) -> Chunk:
+        """Return a whole answer.
+
+        Raises:
+            UpstreamFailed: it is none, whatever its status said.
+        """
+        decoder, events = ContentDecoder(), list[Event]()
+        try:
+            events = decoder.feed(body)
+        except UpstreamFailed as error:
+            if decoder.began:
+                raise
+            raise Unreachable(
+                f"the upstream answered 200, but with an error: {error.message}", code=error.code
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # no JSON, or not Gemini's: told below
+        last = decoder.end()
+        if not last:
+            told = error_object(body)["message"] or "nothing"
+            raise Unreachable(f"the upstream answered 200, but with no content: {told}")
+        return _writer(attempt).whole(events + last)
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
+        """Return what an error means."""
+        return _failure(status, headers, error_object(body))
+
+
+def _writer(attempt: Attempt) -> ChatWriter:
+    return ChatWriter(attempt.id, attempt.model, int(attempt.clock.wall()))
+
+
+def _failure(status: int, headers: dict[str, str], error: dict[str, Any]) -> UpstreamFailed:
+    """Return what an error means; when to ask again stands in its details, not in a header."""
+    code = error.get("status")
+    said = error.get("details")
+    for detail in cast("list[Any]", said) if isinstance(said, list) else []:
+        if not isinstance(detail, dict):
+            continue
+        fields = cast("dict[str, Any]", detail)
+        if fields.get("reason") == "API_KEY_INVALID":  # comes with a 400
+            return credential_refused(status)
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(fields.get("retryDelay", ""))):
+            headers = {"retry-after": match[1], **headers}
+    return failure(status, headers, error["message"], code=code if isinstance(code, str) else None)
+
+
+# ── What Gemini says ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Call(Struct):
+    name: str = ""
+    args: Raw = Raw(b"{}")  # pyright: ignore[reportCallIssue]
+    id: str | None = None
+
+
+class _Data(Struct, rename="camel"):
+    mime_type: str = ""
+
+
+class _Part(Struct, rename="camel"):
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: _Call | None = None
+    inline_data: _Data | None = None
+
+
+class _Content(Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | None = None
+    finish_message: str | None = None
+    index: int | None = None
+
+
+class _Feedback(Struct, rename="camel"):
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class _Usage(Struct, rename="camel"):
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+
+
+class _Answer(Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: _Feedback | None = None
+    usage_metadata: _Usage | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Raw = Raw()
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_answers = msgspec.json.Decoder(list[_Answer])
+
+
+# ── Decoding ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ContentDecoder:
+    """Reads the pieces of one answer, or the only one of a whole answer."""
+
+    finished = False
+    """Never: what was used may stand in a piece behind the finish reason, so the stream's end is waited for."""
+
+    def __init__(self) -> None:
+        self._id = ""
+        self.began = False
+        self._tools = 0
+        self._ending: list[Event] = []
+        self._usage: _Usage | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return what one piece says.
+
+        Raises:
+            UpstreamFailed: it is an error, or the answer went wrong.
+        """
+        answer = _one(data)
+        if bytes(answer.error) not in (b"", b"null"):
+            raise _streamed_error(data)
+        self._usage = answer.usage_metadata or self._usage
+        events = self._begin(answer)
+        for candidate in answer.candidates or []:
+            if not candidate.index:
+                events += self._candidate(candidate)
+        feedback = answer.prompt_feedback
+        if feedback is not None and feedback.block_reason and not answer.candidates:
+            why = feedback.block_reason_message or f"the prompt was blocked: {feedback.block_reason}"
+            self._ending = [Refused(why), Ended("content_filter")]
+        return events
+
+    def end(self) -> list[Event]:
+        """Return the finish and what was used; nothing while no finish reason was seen."""
+        if not self._ending:
+            return []
+        return [*self._ending, Counted(_usage(self._usage))] if self._usage is not None else self._ending
+
+    def _begin(self, answer: _Answer) -> list[Event]:
+        if self.began or not (answer.candidates or answer.prompt_feedback):
+            return []
+        self.began, self._id = True, answer.response_id or ""
+        return [Began(self._id, answer.model_version or "")]
+
+    def _candidate(self, candidate: _Candidate) -> list[Event]:
+        parts = (candidate.content and candidate.content.parts) or []
+        events = [event for part in parts for event in self._part(part)]
+        if reason := candidate.finish_reason:
+            self._ending = self._finish(reason, candidate.finish_message or "")
+        return events
+
+    def _part(self, part: _Part) -> list[Event]:
+        if part.function_call is not None:
+            return self._call(part.function_call, part.thought_signature or "")
+        if part.inline_data is not None:
+            told = f"the model answered with {part.inline_data.mime_type}, which a chat completion cannot carry"
+            error = UpstreamFailed(told)
+            error.retryable = False
+            raise error
+        if not part.text:
+            return []
+        return [Thought(part.text) if part.thought else Said(part.text)]
+
+    def _call(self, call: _Call, signature: str) -> list[Event]:
+        """Return a call, its arguments all at once. Gemini often gives it no id, so one is made of the answer's."""
+        index, given = self._tools, bytes(call.args)
+        self._tools += 1
+        compact = "{}" if given == b"null" else msgspec.json.format(given, indent=-1).decode()
+        id = call.id or f"call_{self._id}_{index}"
+        return [ToolBegan(index, id, call.name, signature), ToolArgued(index, compact)]
+
+    def _finish(self, reason: str, why: str) -> list[Event]:
+        """Return the ending. Gemini says STOP for tool calls too."""
+        if reason in FAILURES:
+            raise Unreachable(f"the model's answer failed: {why or reason}", code=reason.lower())
+        finish = "content_filter" if reason.startswith("IMAGE_") else FINISHES.get(reason, "stop")
+        if finish == "stop" and self._tools:
+            finish = "tool_calls"
+        return [Refused(why), Ended(finish)] if finish == "content_filter" and why else [Ended(finish)]
+
+
+def _one(data: bytes) -> _Answer:
+    """Decode a piece; an error may come as a list of one."""
+    if data.lstrip()[:1] != b"[":
+        return _answer.decode(data)
+    answers = _answers.decode(data)
+    return answers[0] if answers else _Answer()
+
+
+def _usage(said: _Usage) -> Usage:
+    """Convert: Gemini's candidates leave out its thoughts, and its prompt what its own tools read; ours hold both."""
+    thoughts = said.thoughts_token_count or 0
+    return Usage(
+        prompt_tokens=(said.prompt_token_count or 0) + (said.tool_use_prompt_token_count or 0),
+        completion_tokens=(said.candidates_token_count or 0) + thoughts,
+        cached_tokens=said.cached_content_token_count or 0,
+        reasoning_tokens=thoughts,
+    )
+
+
+def _streamed_error(data: bytes) -> UpstreamFailed:
+    error = error_object(data)
+    status = error.get("code")
+    return _failure(status if isinstance(status, int) and 400 <= status < 600 else 500, {}, error)

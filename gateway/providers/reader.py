@@ -1,0 +1,159 @@
+"""Reads a streamed answer of any dialect that comes as server-sent events: framing, decoder and writer, joined.
+
+A decoder is pure, events in and neutral events out, so that every client surface can be written from it. What must
+hold for all dialects is said here once: an answer is complete only when its dialect says so, and whatever came before
+an error is delivered before the error is raised, however the bytes were cut.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from gateway.core.errors import Broke, Unreachable, UpstreamFailed
+from gateway.core.reply import Chunk
+from gateway.wire import sse
+from gateway.wire.events import Ended, Event
+
+MAX_STRAY = 64 * 1024
+"""Bytes behind the last event that are looked through for an error that no event carries."""
+
+
+class Decoder(Protocol):
+    """Turns one upstream's events into neutral ones. `Began` comes first and once, `Ended` and `Counted` at the end."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return what the data of one event says; nothing for an event of an unknown type.
+
+        Raises:
+            UpstreamFailed: it is an error.
+            msgspec.DecodeError: it is not what the dialect writes.
+        """
+        ...
+
+    def end(self) -> list[Event]:
+        """Return what the end of the stream completes: nothing while the answer lacks its end."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """The dialect's last event was seen."""
+        ...
+
+
+class Writer(Protocol):
+    """Writes neutral events for a client surface."""
+
+    def stream(self, events: list[Event]) -> list[Chunk]:
+        """Return the chunks that say `events`."""
+        ...
+
+
+class EventReader:
+    """A provider's `Reader`, made of a decoder for its upstream and a writer for its client."""
+
+    def __init__(self, decoder: Decoder, writer: Writer) -> None:
+        self._decoder = decoder
+        self._writer = writer
+        self._splitter = sse.Splitter()
+        self._tail = b""
+        self._spoke = False
+        self._ended = False
+        self._failure: UpstreamFailed | None = None
+
+    @property
+    def finished(self) -> bool:
+        """The answer is complete."""
+        return self._decoder.finished and self._failure is None
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Return the chunks that `data` completes.
+
+        Raises:
+            UpstreamFailed: the upstream says so, or speaks no such dialect.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            events = self._splitter.feed(data)
+        except sse.EventTooLong as error:
+            raise Unreachable(f"the upstream sent {error}") from None
+        self._tail = data if events else (self._tail + data)[-MAX_STRAY:]
+        return self._chunks(events)
+
+    def end(self) -> list[Chunk]:
+        """Return what the end of the stream completes.
+
+        Raises:
+            Broke: the stream ended before the answer did.
+            UpstreamFailed: it says why, or it ended before it said anything.
+        """
+        if self._failure is not None:
+            raise self._failure
+        chunks: list[Chunk] = []
+        left = self._splitter.end()
+        if not self._decoder.finished and left and _is_json(left[0].data):
+            chunks = self._chunks(left)
+            if self._failure is not None:
+                raise self._failure
+        chunks += self._written(self._decoder.end())
+        if not self._ended:
+            raise self._cut_off()
+        return chunks
+
+    def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
+        """Decode and write `events`; an error behind something that was said waits for the next call."""
+        said: list[Event] = []
+        for event in events:
+            if self._decoder.finished:
+                break
+            try:
+                said += self._decoder.feed(event.data)
+            except UpstreamFailed as error:
+                self._failure = error
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self._failure = Unreachable("the upstream sent an event that cannot be read")
+            if self._failure is not None:
+                if not said:
+                    raise self._failure
+                break
+        return self._written(said)
+
+    def _written(self, events: list[Event]) -> list[Chunk]:
+        self._ended = self._ended or any(isinstance(event, Ended) for event in events)
+        chunks = self._writer.stream(events) if events else []
+        self._spoke = self._spoke or any(not chunk.silent for chunk in chunks)
+        return chunks
+
+    def _cut_off(self) -> UpstreamFailed:
+        """Return why there is no more: the error behind the last event, if there is one."""
+        for stray in _strays(self._tail):
+            try:
+                self._decoder.feed(stray)
+            except UpstreamFailed as error:
+                return error
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # it is no whole JSON; that the stream broke off is true all the same
+        if self._spoke:
+            return Broke("the upstream's answer broke off before it was complete")
+        return Unreachable("the upstream ended its stream before it said anything")
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether an event that lacks its blank line is whole: a cut one is not JSON yet."""
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _strays(tail: bytes) -> Iterator[bytes]:
+    """Yield what follows from each line that begins a JSON value outside of all fields.
+
+    Google writes an error in mid-stream as bare JSON (its own SDK counts braces for it).
+    """
+    lines = tail.replace(b"\r", b"\n").split(b"\n")
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith((b"{", b"[")):
+            yield b"\n".join(lines[number:])

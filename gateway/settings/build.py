@@ -1,0 +1,251 @@
+"""Settings become objects: the one place where everything meets."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from gateway.core.call import Call, Operation
+from gateway.core.errors import UnknownModel
+from gateway.core.middleware import Handler, Middleware, chain
+from gateway.core.principal import Limits, Principal
+from gateway.core.reply import Chunk, Reply
+from gateway.core.resources import Clock, Resources
+from gateway.core.route import Deployment, Route, Timeouts
+from gateway.core.usage import Price
+from gateway.engine.engine import Engine
+from gateway.engine.prices import PriceBook
+from gateway.engine.routes import RouteCandidates, RouteTable
+from gateway.engine.upstream import Place, Upstream
+from gateway.middleware.base import Options
+from gateway.middleware.retry import Retry, RetryOptions
+from gateway.providers.base import LocalProvider, Provider, ProviderOptions
+from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
+from gateway.settings.load import Loaded
+from gateway.settings.process import Process
+from gateway.settings.schema import (
+    DeploymentSettings,
+    KeySettings,
+    PriceSettings,
+    RouteSettings,
+    Server,
+    Settings,
+    TimeoutSettings,
+)
+from gateway.wire.openai import Model, encode
+
+OPERATIONS: tuple[Operation, ...] = ("chat", "models", "admin", "invalid")
+ONE_TRY = RetryOptions(attempts=1)
+"""What a chain without `retry` does: someone has to choose a deployment."""
+
+
+class Gateway(Struct, frozen=True):
+    """One configuration, ready to serve."""
+
+    config_id: str
+    """The first digits of its text's SHA-256: the same text, the same id, on every machine."""
+    server: Server
+    engine: Engine
+    routes: RouteTable
+    clock: Clock
+    resources: Resources
+    rooms: "list[tuple[str, Options, Middleware]]"
+    """The chain, outermost first: what each is called in it, its options, itself."""
+    listing: Handler
+    """Answers `GET /v1/models`."""
+    providers_on: list[str]
+    providers_off: dict[str, str]
+    """Those that cannot be used as configured, each with the reason."""
+
+    @property
+    def chain(self) -> list[str]:
+        """What the middlewares are called, outermost first."""
+        return [name for name, _, _ in self.rooms]
+
+    @property
+    def has_auth(self) -> bool:
+        """Whether callers are asked who they are."""
+        return "auth" in self.chain
+
+
+def build(loaded: Loaded, text: str, process: Process) -> Gateway:
+    """Make everything that `loaded` asks for.
+
+    Raises:
+        ConfigError: parts that are right by themselves do not go together.
+    """
+    settings = loaded.settings
+    providers, off = _providers(loaded)
+    table = RouteTable(*_routes(settings, off))
+    store = process.redis(settings.redis.reveal()) if settings.redis else None
+    resources = Resources(
+        clock=process.clock,
+        limiter=store or process.limiter,
+        answers=store or process.answers,
+        keys=VirtualKeys([_key(key) for key in settings.keys], process.clock),
+        prices=_price_book(settings, providers, process),
+        candidates=RouteCandidates(table, process.fleet),
+        routes=table,
+        key_sets=process.key_sets,
+    )
+    rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
+    upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()}, process.fleet)
+    return Gateway(
+        config_id=hashlib.sha256(text.encode()).hexdigest()[:12],
+        server=settings.server,
+        engine=Engine({operation: _handler(operation, rooms, upstream, resources) for operation in OPERATIONS}),
+        routes=table,
+        clock=process.clock,
+        resources=resources,
+        rooms=rooms,
+        listing=Listing(table),
+        providers_on=list(providers),
+        providers_off=off,
+    )
+
+
+class Listing:
+    """Answers with OpenAI's list of models, or one of them: those that the caller may use."""
+
+    def __init__(self, routes: RouteTable) -> None:
+        self._routes = routes
+
+    async def __call__(self, call: Call) -> Reply:
+        """Return the model that the call names, or all.
+
+        Raises:
+            UnknownModel: there is none of this name.
+        """
+        may_use = call.principal.may_use
+        if not call.model:
+            models = [_model(route, route.name) for route in self._routes if may_use(route.name)]
+            named = [model for model in models if not model.id.endswith("*")]
+            return Reply(Chunk(encode({"object": "list", "data": named})))
+        route = self._routes.find(call.model)
+        if route is None or not may_use(call.model):
+            near = "" if route else f"; {self._routes.near(call.model)}"
+            raise UnknownModel(f'"{call.model}" is not a model here{near}', param="model")
+        return Reply(Chunk(encode(_model(route, call.model))))
+
+
+def _model(route: Route, name: str) -> Model:
+    return Model(id=name, owned_by=route.deployments[0].provider)
+
+
+def _handler(
+    operation: Operation,
+    rooms: "Sequence[tuple[str, Options, Middleware]]",
+    upstream: Upstream,
+    resources: Resources,
+) -> Handler:
+    """Return the chain of those who have a say in `operation`."""
+    mine = [room for _, options, room in rooms if operation in options.operations]
+    if operation != "chat":
+        return chain(mine, _own)
+    if not any(isinstance(room, Retry) for room in mine):
+        mine.append(ONE_TRY.build(resources))
+    return chain(mine, upstream)
+
+
+async def _own(call: Call) -> Reply:
+    """The last handler where no upstream is asked."""
+    assert call.own is not None, "a call that no upstream answers carries its answer"
+    return await call.own(call)
+
+
+def _room(loaded: Loaded, i: int, options: Options, resources: Resources) -> "tuple[str, Options, Middleware]":
+    try:
+        return loaded.uses[i], options, options.build(resources)
+    except ValueError as error:
+        raise loaded.complaint(("chain", i), str(error)) from None
+
+
+def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dict[str, str]]:
+    """Return the providers that can be used, and why the others cannot."""
+    on: dict[str, Provider | LocalProvider] = {}
+    off: dict[str, str] = {}
+    for name, options in loaded.settings.providers.items():
+        if reason := options.off():
+            off[name] = reason
+            continue
+        try:
+            on[name] = options.build(name)
+        except ValueError as error:
+            raise loaded.complaint(("providers", name), str(error)) from None
+    return on, off
+
+
+def _place(
+    settings: Settings, name: str, provider: Provider | LocalProvider, process: Process
+) -> Place | LocalProvider:
+    if isinstance(provider, LocalProvider):
+        return provider
+    options = settings.providers[name]
+    return Place(provider, process.transport(options.http), options.traceparent)
+
+
+def _price_book(settings: Settings, providers: Mapping[str, Provider | LocalProvider], process: Process) -> PriceBook:
+    options: dict[str, ProviderOptions] = settings.providers
+    return PriceBook(
+        process.clock,
+        overrides=process.price_overrides,
+        vendors={name: table for name in providers if (table := options[name].price_table())},
+        free=frozenset(name for name, provider in providers.items() if isinstance(provider, LocalProvider)),
+    )
+
+
+def _key(key: KeySettings) -> VirtualKey:
+    limits = Limits(key.limits.requests_per_minute, key.limits.tokens_per_minute, key.limits.concurrent)
+    principal = Principal(
+        key.name, user=key.user, team=key.team, models=tuple(key.models), limits=limits, admin=key.admin
+    )
+    return VirtualKey(digest_of(key.key.reveal()), principal, _moment_s(key.expires) if key.expires else None)
+
+
+def _moment_s(said: str) -> float:
+    """Return an ISO date or time as seconds since 1970; UTC unless it says otherwise."""
+    moment = datetime.fromisoformat(said)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _routes(settings: Settings, off: Mapping[str, str]) -> tuple[list[Route], dict[str, str]]:
+    """Return the routes that can be asked, without the deployments that cannot; and why the others cannot."""
+    routes: list[Route] = []
+    without: dict[str, str] = {}
+    for name, route in settings.models.items():
+        deployments = [_deployment(route, deployment) for deployment in route.deployments]
+        usable = tuple(deployment for deployment in deployments if deployment.provider not in off)
+        if usable:
+            fallbacks = tuple(route.fallbacks)
+            routes.append(Route(name, usable, route.order, fallbacks, _timeouts(route.timeouts, TimeoutSettings())))
+        else:
+            provider = deployments[0].provider
+            without[name] = f"provider {provider} is off: {off[provider]}"
+    return routes, without
+
+
+def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deployment:
+    provider, _, model = deployment.target.partition("/")
+    return Deployment(
+        name=deployment.target,
+        provider=provider,
+        model=model,
+        weight=deployment.weight,
+        timeouts=_timeouts(deployment.timeouts, route.timeouts),
+        price=None if deployment.price is None else _price(deployment.price),
+    )
+
+
+def _timeouts(own: TimeoutSettings, else_from: TimeoutSettings) -> Timeouts:
+    """Join a deployment's, its route's and the default clocks."""
+    said = {
+        f"{clock}_s": float(value)
+        for clock in TimeoutSettings.__struct_fields__
+        if (value := getattr(own, clock) or getattr(else_from, clock)) is not None
+    }
+    return Timeouts(**said)
+
+
+def _price(said: PriceSettings) -> Price:
+    return Price.per_million(said.prompt, said.completion, said.cached, said.cache_write)

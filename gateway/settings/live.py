@@ -1,0 +1,191 @@
+"""The configuration that serves now, and how the next one takes its place.
+
+A reload builds a whole new graph beside the old one and then swaps one name: a call ends on the graph it began with,
+and whatever is wrong with the new file leaves the old one serving. Where there are several workers, the supervisor
+checks the file once and hands every worker the same text (`Handover`), so that none runs another version.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from gateway.core.errors import Unavailable
+from gateway.core.resources import Clock
+from gateway.settings.build import Gateway, build
+from gateway.settings.complaints import ConfigError
+from gateway.settings.load import load
+from gateway.settings.process import Process
+
+log = logging.getLogger("gateway")
+
+
+class Source(Protocol):
+    """Where the configuration's text comes from."""
+
+    name: str
+    """As complaints call it."""
+
+    def read(self) -> str:
+        """Return the text as it is now."""
+        ...
+
+
+class File:
+    """A file, as the user names it."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def read(self) -> str:
+        """Return what the file says now."""
+        return self._path.read_text()
+
+    def version(self) -> tuple[int, int]:
+        """Return something that differs when the file does; zeros while there is none."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return 0, 0
+        return stat.st_mtime_ns, stat.st_ino
+
+
+class Live:
+    """Holds the graph that serves, and changes it."""
+
+    def __init__(
+        self,
+        source: Source,
+        process: Process,
+        *,
+        original: Source | None = None,
+        everywhere: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """Load the configuration.
+
+        Args:
+            source: where the text is that this process serves.
+            process: what outlives every graph.
+            original: the file that the user edits, where that is not `source`.
+            everywhere: has all workers take the configuration of this id; `None`: this process is the only one.
+
+        Raises:
+            ConfigError: it has mistakes.
+        """
+        self._source = source
+        self._original = original or source
+        self._process = process
+        self._everywhere = everywhere
+        self._reloading = asyncio.Lock()
+        self.name = source.name
+        self.clock: Clock = process.clock
+        self.began_s = process.clock.now()
+        self.draining = False
+        self.last_error = ""
+        self.gateway: Gateway = self._built(source)
+
+    @property
+    def redis(self) -> str:
+        """How the shared store is: `none` is configured, `ok`, or `gone` (limits count in each worker alone)."""
+        return self._process.redis_state()
+
+    @asynccontextmanager
+    async def running(self, _: object = None) -> AsyncGenerator[None, None]:
+        """Start what the graph needs; at the end settle every call and close every connection."""
+        await self._process.start()
+        try:
+            yield
+        finally:
+            self.draining = True
+            await self.gateway.engine.settle()
+            await self._process.close()
+
+    async def reload(self) -> str:
+        """Serve the configuration as it now is; return its id.
+
+        Raises:
+            ConfigError: it has mistakes; the old one goes on serving.
+        """
+        async with self._reloading:
+            try:
+                gateway = await asyncio.to_thread(self._built, self._source)
+            except ConfigError as error:
+                self.last_error = str(error)
+                raise
+            old, self.last_error = self.gateway, ""
+            if gateway.config_id != old.config_id:
+                await self._process.start()
+                self.gateway = gateway
+                log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
+            return gateway.config_id
+
+    async def reload_or_say_why(self) -> None:
+        """Reload on a signal or a changed file: nobody waits for an answer, so the log gets it."""
+        try:
+            await self.reload()
+        except ConfigError as error:
+            log.error("the old configuration goes on serving: %s", error)
+
+    async def reload_everywhere(self) -> str:
+        """Reload in every worker, and return when all have; see `reload`."""
+        if self._everywhere is None:
+            return await self.reload()
+        gateway = await asyncio.to_thread(self._built, self._original)
+        await self._everywhere(gateway.config_id)
+        return gateway.config_id
+
+    def _built(self, source: Source) -> Gateway:
+        try:
+            text = source.read()
+        except OSError as error:
+            raise ConfigError.of(self.name, f"cannot be read: {error.strerror}") from None
+        return build(load(text, name=self.name, environment=os.environ), text, self._process)
+
+
+class Handover:
+    """How a supervisor and its workers agree on a configuration: a folder that all of them see.
+
+    `config.yaml` is the text that all shall serve; each worker writes the id of what it serves beside it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self._folder = folder
+
+    def read(self) -> str:
+        """Return the text that the supervisor handed over."""
+        return (self._folder / "config.yaml").read_text()
+
+    def write(self, text: str) -> None:
+        """Hand over a text, whole or not at all."""
+        new = self._folder / "config.yaml.new"
+        new.write_text(text)
+        new.replace(self._folder / "config.yaml")
+
+    def report(self, config_id: str) -> None:
+        """Say what this worker serves."""
+        (self._folder / f"worker-{os.getpid()}").write_text(config_id)
+
+    def forget(self, pid: int) -> None:
+        """Forget a worker that has ended."""
+        (self._folder / f"worker-{pid}").unlink(missing_ok=True)
+
+    def served(self) -> dict[int, str]:
+        """Return what each worker says it serves, by its process id."""
+        return {int(file.name.partition("-")[2]): file.read_text() for file in self._folder.glob("worker-*")}
+
+    async def until_served(self, config_id: str, clock: Clock, *, within_s: float = 10.0) -> None:
+        """Wait until every worker serves `config_id`.
+
+        Raises:
+            Unavailable: one does not, in time.
+        """
+        until_s = clock.now() + within_s
+        while lagging := [pid for pid, id in self.served().items() if id != config_id]:
+            if clock.now() > until_s:
+                raise Unavailable(f"{len(lagging)} of the workers do not serve {config_id} after {within_s:g} s")
+            await clock.sleep(0.02)

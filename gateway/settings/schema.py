@@ -1,0 +1,184 @@
+"""The types of gateway.yaml. A docstring under a field is what editors and the documentation show for it."""
+
+import re
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Self
+
+from msgspec import Meta, Struct, field
+
+from gateway.core.route import Order
+from gateway.core.secret import Secret
+from gateway.core.units import Duration, Size
+from gateway.middleware.base import Options
+from gateway.providers.base import ProviderOptions
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Dollars(Decimal):
+    """Dollars per million tokens, exactly as written."""
+
+    @classmethod
+    def parse(cls, said: object) -> Self:
+        """Read a price.
+
+        Raises:
+            ValueError: it is no amount of money, or less than nothing.
+        """
+        try:
+            amount = None if isinstance(said, bool) else cls(str(said))
+        except InvalidOperation:
+            amount = None
+        if amount is None or not amount.is_finite() or amount < 0:
+            raise ValueError(f"expected dollars per million tokens like 0.15, got {said}")
+        return amount
+
+
+class Moment(str):
+    """A date or a time as ISO 8601 writes it. Kept as written; without an offset, it is UTC."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, said: object) -> Self:
+        """Read a date or a time.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if said != "":
+            try:
+                datetime.fromisoformat(str(said))
+            except ValueError:
+                raise ValueError(f"expected a date like 2027-01-31 or 2027-01-31T12:00:00Z, got {said}") from None
+        return cls(said)
+
+
+class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long to wait. A deployment's beats its route's."""
+
+    connect: Duration | None = None
+    """Until the connection stands, TLS included. 5s when left out."""
+    first_token: Duration | None = None
+    """From asking until a stream says its first content. 60s when left out."""
+    idle: Duration | None = None
+    """Between two pieces of a stream; comments and pings do not count. 60s when left out."""
+    total: Duration | None = None
+    """The whole call, with all its attempts and waits; for routes only. 10m when left out."""
+
+
+class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tokens cost here, in dollars per million, in place of the price table."""
+
+    prompt: Dollars
+    """Tokens that are sent."""
+    completion: Dollars
+    """Tokens that are answered, reasoning included."""
+    cached: Dollars | None = None
+    """Sent tokens that the upstream had in its cache; the same as `prompt` when left out."""
+    cache_write: Dollars | None = None
+    """Sent tokens that the upstream put into its cache; the same as `prompt` when left out."""
+
+
+class DeploymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model at one place. Short form: its target alone."""
+
+    target: str
+    """`provider/model`: a name under `providers:`, and the model as the upstream calls it.
+
+    In a route whose name ends in `*`, a `*` here stands for what the client wrote in its place.
+    """
+    weight: Annotated[int, Meta(ge=0)] = 1
+    """Its share among the route's deployments; 0: only when no other is left."""
+    timeouts: TimeoutSettings = TimeoutSettings()
+    """How long to wait for this deployment, where it differs from its route."""
+    price: PriceSettings | None = None
+    """What it costs, where the price table does not know or is wrong."""
+
+
+class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a public model name leads. Short form: one target, `provider/model`."""
+
+    deployments: list[DeploymentSettings] = []
+    """Who can answer for it."""
+    order: Order = "as_written"
+    """Who is asked first: `as_written`; `weighted` by chance; `least_busy`; `fastest` to its first token; `cheapest`."""
+    fallbacks: list[str] = []
+    """Other models of this gateway to try, in this order, when no deployment answers."""
+    timeouts: TimeoutSettings = TimeoutSettings()
+    """How long to wait."""
+
+
+class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much a key may use; what is left out is not limited."""
+
+    requests_per_minute: Count | None = None
+    """Calls in any 60 seconds."""
+    tokens_per_minute: Count | None = None
+    """Prompt and completion tokens in any 60 seconds."""
+    concurrent: Count | None = None
+    """Calls at the same time."""
+
+
+class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A virtual key: a secret that we issue, and what its owner may do."""
+
+    name: str
+    """Names the key in logs, limits and metrics; no secret."""
+    key: Secret
+    """The secret itself (better: `${TEAM_A_KEY}`), or `sha256:` and the 64 digits that `sha256sum` prints of it."""
+    models: list[str] = field(default_factory=lambda: ["*"])
+    """The models it may use; `*` stands for any text."""
+    user: str = ""
+    """The person it belongs to."""
+    team: str = ""
+    """The team it belongs to."""
+    limits: LimitSettings = LimitSettings()
+    """How much it may use."""
+    admin: bool = False
+    """May reload the configuration and read what only operators should."""
+    expires: Moment = Moment("")
+    """When it stops to work: a date or a time, UTC unless it says otherwise. Never, when left out."""
+
+
+class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the gateway listens."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0`: all of this machine's."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """The port to listen on; 0: any that is free."""
+    max_body: Size = Size(32_000_000)
+    """The largest request that is read."""
+    drain: Duration = Duration(30)
+    """At a stop, how long calls that are under way may still take."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole of gateway.yaml."""
+
+    server: Server = Server()
+    """Where the gateway listens."""
+    database: str = ""
+    """`sqlite:///gateway.db`, or `postgresql://…` where there are many machines. Empty: nothing is kept."""
+    redis: Secret = Secret()
+    """`redis://…`: shared by all workers and machines for limits and cached answers. Empty: this process's memory."""
+    providers: dict[str, ProviderOptions] = {}
+    """Who can be asked, each by a name of your choice. `kind` says which translator it is; it defaults to the name."""
+    models: dict[str, RouteSettings] = {}
+    """The models that clients may ask for. A name may end in `*`, which stands for any text."""
+    keys: list[KeySettings] = []
+    """Virtual keys. They need `auth` in the chain."""
+    chain: list[Options] = []
+    """What each call passes through, outermost first; `use` says what, its options stand beside it."""
+
+
+def is_database(url: str) -> bool:
+    """Tell whether `url` names a database that can be used."""
+    return re.fullmatch(r"sqlite:///.+|postgres(ql)?://.+", url) is not None
+
+
+def is_redis(url: str) -> bool:
+    """Tell whether `url` names a Redis server."""
+    return re.fullmatch(r"(rediss?|unix)://.+", url) is not None

@@ -1,0 +1,1 @@
+"""Promises, each a test; laid out as the gateway is."""

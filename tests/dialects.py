@@ -1,0 +1,265 @@
+"""What a scripted upstream says, in the dialect of the path that was asked: OpenAI, Anthropic or Gemini."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+CREATED = 1_790_000_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it arrived."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    """Lower-case names."""
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed; `None` when it is empty or no JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is to be a stream."""
+        return self.path.endswith(":streamGenerateContent") or bool((self.json or {}).get("stream"))
+
+
+@dataclass(frozen=True)
+class Says:
+    """An answer and what it used. `completion_tokens` is the number of words unless said."""
+
+    text: str = ""
+    prompt_tokens: int = 10
+    completion_tokens: int | None = None
+    cached_tokens: int = 0
+    finish: str = "stop"
+    """OpenAI's word for it: `stop`, `length`, `content_filter`."""
+    tool: str = ""
+    """The name of a tool to call instead of saying something."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def words(self) -> list[str]:
+        """The text in the pieces that a stream says one by one."""
+        return re.findall(r"\S+\s*|\s+", self.text)
+
+    @property
+    def used(self) -> int:
+        """Completion tokens."""
+        return len(self.words) if self.completion_tokens is None else self.completion_tokens
+
+
+def whole(says: Says, asked: Asked) -> bytes:
+    """Return the whole answer as a body."""
+    return json.dumps(_dialect(asked.path).whole(says, asked)).encode()
+
+
+def events(says: Says, asked: Asked) -> list[bytes]:
+    """Return the answer as server-sent events, the closing ones included."""
+    return _dialect(asked.path).events(says, asked)
+
+
+def failing(says: Says, message: str, kind: str, asked: Asked) -> list[bytes]:
+    """Return a stream that says its text and then, in place of a finish, that it failed."""
+    dialect = _dialect(asked.path)
+    more = Says(f"{says.text} .") if says.text else Says(".")
+    said = dialect.events(more, asked)[: dialect.opening + len(says.words)]
+    return [*said, dialect.error(message, kind)]
+
+
+def _dialect(path: str) -> "type[_OpenAI | _Anthropic | _Gemini]":
+    if path.endswith("/messages"):
+        return _Anthropic
+    return _Gemini if path.endswith("enerateContent") else _OpenAI
+
+
+def _sse(data: object, name: str = "") -> bytes:
+    line = data if isinstance(data, str) else json.dumps(data)
+    return (f"event: {name}\n" if name else "").encode() + f"data: {line}\n\n".encode()
+
+
+class _OpenAI:
+    """`/v1/chat/completions`."""
+
+    opening = 1
+    """Events before the first word."""
+
+    @staticmethod
+    def usage(says: Says) -> dict[str, Any]:
+        return {
+            "prompt_tokens": says.prompt_tokens,
+            "completion_tokens": says.used,
+            "total_tokens": says.prompt_tokens + says.used,
+            "prompt_tokens_details": {"cached_tokens": says.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+    @classmethod
+    def whole(cls, says: Says, asked: Asked) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": says.text, "refusal": None}
+        if says.tool:
+            function = {"name": says.tool, "arguments": json.dumps(says.arguments)}
+            message["content"] = None
+            message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
+        finish = "tool_calls" if says.tool else says.finish
+        return {
+            "id": "chatcmpl-scripted",
+            "object": "chat.completion",
+            "created": CREATED,
+            "model": (asked.json or {}).get("model", ""),
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+            "usage": cls.usage(says),
+        }
+
+    @classmethod
+    def events(cls, says: Says, asked: Asked) -> list[bytes]:
+        request = asked.json or {}
+        counted = bool((request.get("stream_options") or {}).get("include_usage"))
+        head: dict[str, Any] = {
+            "id": "chatcmpl-scripted",
+            "object": "chat.completion.chunk",
+            "created": CREATED,
+            "model": request.get("model", ""),
+        }
+        unsaid: dict[str, Any] = {"usage": None} if counted else {}
+
+        def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+            return _sse({**head, "choices": [choice], **unsaid})
+
+        said = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": word}) for word in says.words)]
+        if says.tool:
+            function = {"name": says.tool, "arguments": ""}
+            call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+            said = [chunk({"role": "assistant", "content": None, "tool_calls": [call]})]
+            for fragment in _halves(json.dumps(says.arguments)):
+                said.append(chunk({"tool_calls": [{"index": 0, "function": {"arguments": fragment}}]}))
+        said.append(chunk({}, "tool_calls" if says.tool else says.finish))
+        if counted:
+            said.append(_sse({**head, "choices": [], "usage": cls.usage(says)}))
+        return [*said, _sse("[DONE]")]
+
+    @staticmethod
+    def error(message: str, kind: str) -> bytes:
+        return _sse({"error": {"message": message, "type": kind, "param": None, "code": None}})
+
+
+class _Anthropic:
+    """`/v1/messages`."""
+
+    opening = 2
+
+    stops: ClassVar = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}
+
+    @classmethod
+    def stop(cls, says: Says) -> str:
+        return "tool_use" if says.tool else cls.stops[says.finish]
+
+    @staticmethod
+    def usage(says: Says) -> dict[str, Any]:
+        return {
+            "input_tokens": says.prompt_tokens - says.cached_tokens,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": says.cached_tokens,
+            "output_tokens": says.used,
+        }
+
+    @classmethod
+    def whole(cls, says: Says, asked: Asked) -> dict[str, Any]:
+        block: dict[str, Any] = {"type": "text", "text": says.text}
+        if says.tool:
+            block = {"type": "tool_use", "id": "toolu_1", "name": says.tool, "input": says.arguments}
+        return {
+            "id": "msg_scripted",
+            "type": "message",
+            "role": "assistant",
+            "model": (asked.json or {}).get("model", ""),
+            "content": [block],
+            "stop_reason": cls.stop(says),
+            "stop_sequence": None,
+            "usage": cls.usage(says),
+        }
+
+    @classmethod
+    def events(cls, says: Says, asked: Asked) -> list[bytes]:
+        begun = {**cls.whole(says, asked), "content": [], "stop_reason": None}
+        begun["usage"] = {**cls.usage(says), "output_tokens": 1}
+        block: dict[str, Any] = {"type": "text", "text": ""}
+        deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": word} for word in says.words]
+        if says.tool:
+            block = {"type": "tool_use", "id": "toolu_1", "name": says.tool, "input": {}}
+            halves = _halves(json.dumps(says.arguments))
+            deltas = [{"type": "input_json_delta", "partial_json": half} for half in halves]
+        said: list[dict[str, Any]] = [
+            {"type": "message_start", "message": begun},
+            {"type": "content_block_start", "index": 0, "content_block": block},
+            *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+            {"type": "content_block_stop", "index": 0},
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": cls.stop(says), "stop_sequence": None},
+                "usage": {"output_tokens": says.used},
+            },
+            {"type": "message_stop"},
+        ]
+        return [_sse(event, event["type"]) for event in said]
+
+    @staticmethod
+    def error(message: str, kind: str) -> bytes:
+        return _sse({"type": "error", "error": {"type": kind, "message": message}}, "error")
+
+
+class _Gemini:
+    """`/v1beta/models/{model}:generateContent` and `:streamGenerateContent?alt=sse`."""
+
+    opening = 0
+    stops: ClassVar = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+    @classmethod
+    def piece(cls, parts: list[dict[str, Any]], says: Says, asked: Asked, last: bool) -> dict[str, Any]:
+        candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
+        usage = {"promptTokenCount": says.prompt_tokens, "totalTokenCount": says.prompt_tokens}
+        if last:
+            candidate["finishReason"] = cls.stops[says.finish]
+            usage = {
+                "promptTokenCount": says.prompt_tokens,
+                "candidatesTokenCount": says.used,
+                "totalTokenCount": says.prompt_tokens + says.used,
+            }
+        if says.cached_tokens:
+            usage["cachedContentTokenCount"] = says.cached_tokens
+        model = asked.path.rpartition("/")[2].partition(":")[0]
+        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "scripted"}
+
+    @classmethod
+    def parts(cls, says: Says) -> list[dict[str, Any]]:
+        if says.tool:
+            return [{"functionCall": {"name": says.tool, "args": says.arguments}}]
+        return [{"text": word} for word in says.words]
+
+    @classmethod
+    def whole(cls, says: Says, asked: Asked) -> dict[str, Any]:
+        parts = cls.parts(says) if says.tool else [{"text": says.text}]
+        return cls.piece(parts, says, asked, last=True)
+
+    @classmethod
+    def events(cls, says: Says, asked: Asked) -> list[bytes]:
+        parts = cls.parts(says) or [{"text": ""}]
+        return [_sse(cls.piece([part], says, asked, last=part is parts[-1])) for part in parts]
+
+    @staticmethod
+    def error(message: str, kind: str) -> bytes:
+        return _sse({"error": {"code": 503, "message": message, "status": kind.upper()}})
+
+
+def _halves(text: str) -> list[str]:
+    return [text[: len(text) // 2], text[len(text) // 2 :]]

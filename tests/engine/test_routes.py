@@ -1,0 +1,80 @@
+"""Where names lead, and in which order deployments are asked."""
+
+import random
+from collections import Counter
+
+from gateway.core.route import Deployment, Route
+from gateway.core.usage import Price
+from gateway.engine.fleet import LiveFleet
+from gateway.engine.routes import MOST_EXPANDED, RouteTable
+
+A, B, C = (Deployment(f"{name}/m", name, "m") for name in "abc")
+
+
+def first(fleet, deployments, order):
+    return fleet.order(deployments, order)[0].provider
+
+
+def test_names_win_over_patterns_and_long_patterns_over_short():
+    """The most exact is what was meant."""
+    star = Deployment("o/*", "o", "*")
+    table = RouteTable([Route("o/*", (star,)), Route("o/gpt*", (A,)), Route("o/gpt-4", (B,))], {})
+    assert table.find("o/gpt-4").deployments == (B,)
+    assert table.find("o/gpt-5").deployments == (A,)
+    assert table.find("o/other").deployments[0].model == "other"
+    assert table.find("o/other").deployments[0].name == "o/other"
+    assert table.find("o/") is None and table.find("x") is None
+
+
+def test_what_clients_make_of_patterns_is_bounded():
+    """Names are theirs to choose; our memory is not theirs to fill."""
+    table = RouteTable([Route("*", (Deployment("o/*", "o", "*"),))], {})
+    for i in range(3 * MOST_EXPANDED):
+        assert table.find(f"model-{i}").name == "*"
+    assert len(table._expanded) <= MOST_EXPANDED
+
+
+def test_a_name_that_is_off_says_why():
+    """Not "unknown": the cure is a key, not another name."""
+    table = RouteTable([Route("fast", (A,))], {"openai/*": "provider openai is off: its api_key is empty"})
+    assert "its api_key is empty" in table.near("openai/gpt-4o")
+    assert table.near("fats") == "did you mean fast?"
+
+
+def test_weights_are_shares():
+    """Over many calls, within what chance allows."""
+    fleet = LiveFleet(random.Random(1))
+    heavy = Deployment("h/m", "h", "m", weight=3)
+    drawn = Counter(first(fleet, [heavy, B], "weighted") for _ in range(4000))
+    assert 0.70 < drawn["h"] / 4000 < 0.80
+
+
+def test_weight_zero_is_for_when_no_other_is_left():
+    """Drained, but not forgotten."""
+    fleet, drained = LiveFleet(), Deployment("d/m", "d", "m", weight=0)
+    assert all(fleet.order([drained, A, B], "weighted")[-1] is drained for _ in range(50))
+
+
+def test_least_busy_counts_calls_in_flight_for_their_weight():
+    """Two calls on a place of weight three are less than one on a place of weight one."""
+    fleet, heavy = LiveFleet(), Deployment("h/m", "h", "m", weight=3)
+    for name in ("h/m", "h/m", "b/m"):
+        fleet.begin(name)
+    assert first(fleet, [B, heavy], "least_busy") == "h"
+    fleet.end("b/m", None)
+    assert first(fleet, [B, heavy], "least_busy") == "b"
+
+
+def test_fastest_goes_by_the_time_to_the_first_chunk():
+    """Who was never asked is asked first, or it would never be measured."""
+    fleet = LiveFleet()
+    for name, seconds in (("a/m", 0.9), ("b/m", 0.1)):
+        fleet.begin(name)
+        fleet.end(name, seconds)
+    assert [d.provider for d in fleet.order([A, B, C], "fastest")] == ["c", "b", "a"]
+
+
+def test_cheapest_goes_by_price_the_unknown_last():
+    """Unknown is not free."""
+    cheap, dear = (Deployment(f"{n}/m", n, "m", price=Price(p, p)) for n, p in (("cheap", 1), ("dear", 9)))
+    assert [d.provider for d in LiveFleet().order([A, dear, cheap], "cheapest")] == ["cheap", "dear", "a"]

@@ -1,0 +1,408 @@
+"""An upstream that does as it is told: `upstream.will(Busy(), Busy(), "Hello")`.
+
+A real HTTP/1.1 server on a real socket, so that what is tested is what will run. Each step answers one request:
+
+    "Hello"                          an answer with this text, streamed or whole, in the dialect of the path
+    Says("Hi", cached_tokens=4)      the same, with more to say about it
+    Tool("weather", {"city": "Oslo"})    a tool call
+    Busy(retry_after=2)              429
+    Fails(500)                       any status, with any body and headers
+    Html()                           a page with a 200, as broken proxies send it
+    Silent()                         nothing at all, until the client leaves
+    Slow("Hello", first_s=0.1, between_s=0.01)
+    Stalls("one two", after_events=2)    a stream that falls silent, until the client leaves
+    Pings()                          a stream of nothing but comments, until the client leaves
+    Cut("one two", after_events=2)   a stream that is closed before its end
+    InBand("Hello", "overloaded")    a stream that says its text and then that it failed
+    Resets(after=0)                  a TCP reset after so many bytes of the answer, its head included
+    Raw(b"...")                      any bytes, and then the connection is closed (or kept)
+
+`after_events` counts every event: the first one of an OpenAI stream is the role. An empty script answers "Hello".
+"""
+
+import asyncio
+import json
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self, cast
+
+from tests.dialects import Asked, Says, events, failing, whole
+
+__all__ = [
+    "Asked",
+    "Busy",
+    "Cut",
+    "Fails",
+    "Gone",
+    "Html",
+    "InBand",
+    "Pings",
+    "Raw",
+    "Resets",
+    "Says",
+    "ScriptedUpstream",
+    "Silent",
+    "Slow",
+    "Stalls",
+    "Tool",
+]
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Too many requests."""
+
+    retry_after: float | str | None = None
+    status: int = 429
+
+
+@dataclass(frozen=True)
+class Fails:
+    """An error; the body is OpenAI's error object unless said."""
+
+    status: int
+    body: bytes | str | dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Html:
+    """A web page."""
+
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class Silent:
+    """No answer."""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """An answer that takes its time; a whole one comes after `first_s`."""
+
+    text: str = "Hello"
+    first_s: float = 0.0
+    between_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """A stream that falls silent."""
+
+    text: str = "Hello"
+    after_events: int = 1
+
+
+@dataclass(frozen=True)
+class Pings:
+    """A stream of comments."""
+
+    every_s: float = 0.01
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A stream that is closed too early."""
+
+    text: str = "Hello"
+    after_events: int = 1
+
+
+@dataclass(frozen=True)
+class InBand:
+    """A stream that ends in an error."""
+
+    text: str = ""
+    message: str = "the model is overloaded"
+    kind: str = "overloaded_error"
+
+
+@dataclass(frozen=True)
+class Resets:
+    """A reset connection."""
+
+    after: int = 0
+    text: str = "Hello"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Bytes, as they are."""
+
+    data: bytes
+    closes: bool = True
+
+
+def Tool(name: str, arguments: dict[str, Any] | None = None) -> Says:
+    """A call of the tool `name`. In capitals because it reads as a step among steps."""
+    return Says(tool=name, arguments=arguments or {})
+
+
+Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Pings | Cut | InBand | Resets | Raw
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A client that left before its answer was complete, and how much of it had been written."""
+
+    asked: Asked
+    sent: int
+    """Bytes, the head included."""
+    events: int
+
+
+class ScriptedUpstream:
+    """The upstream. `url` is its base URL (`…/v1`), `origin` the same without a path."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[Asked] = []
+        self.gone: list[Gone] = []
+        self.accepted = 0
+        """Connections so far."""
+        self.connections: set[_Connection] = set()
+        """Connections open now."""
+        self.script: deque[Step] = deque()
+        self.failures: list[BaseException] = []
+        """Bugs of a script, or requests that are none; raised when the upstream is left."""
+        self._tls = tls
+        self._changed = asyncio.Event()
+
+    @property
+    def asked(self) -> int:
+        """How many requests arrived."""
+        return len(self.requests)
+
+    def will(self, *steps: Step) -> None:
+        """Say how the next requests are answered, after those already said."""
+        self.script.extend(steps)
+
+    async def until(self, predicate: Callable[[], object], timeout: float = 2.0) -> None:
+        """Wait until `predicate()` holds.
+
+        Raises:
+            TimeoutError: it does not.
+        """
+        async with asyncio.timeout(timeout):
+            while not predicate():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def hang_up_idle(self) -> None:
+        """Close every connection on which no answer is owed, as servers do with idle ones."""
+        for connection in list(self.connections):
+            if connection.asked is None:
+                connection.transport.close()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self._tls, backlog=4096)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.origin = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{self.origin}/v1"
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._server.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await self.until(lambda: not self.connections)
+        if self.failures and failure[0] is None:
+            raise self.failures[0]
+
+    def changed(self) -> None:
+        """Have `until` look again."""
+        self._changed.set()
+
+
+class _Connection(asyncio.Protocol):
+    """One client's connection: reads a request, plays a step, and so on."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self.upstream = upstream
+        self.asked: Asked | None = None
+        """The request whose answer is not complete."""
+        self.sent = 0
+        self.events = 0
+        self._buffer = bytearray()
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one too, though not by inheritance
+        self.upstream.accepted += 1
+        self.upstream.connections.add(self)
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._task.add_done_callback(self._served)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._arrived.set()
+
+    def eof_received(self) -> None:
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._task.cancel()
+        if self.asked is not None:
+            self.upstream.gone.append(Gone(self.asked, self.sent, self.events))
+        self.upstream.connections.discard(self)
+        self.upstream.changed()
+
+    async def _serve(self) -> None:
+        while not self.transport.is_closing():
+            asked = await self._request()
+            step = self.upstream.script.popleft() if self.upstream.script else "Hello"
+            self.asked, self.sent, self.events = asked, 0, 0
+            self.upstream.requests.append(asked)
+            self.upstream.changed()
+            await self._play(Says(step) if isinstance(step, str) else step, asked)
+            self.asked = None
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self.upstream.failures.append(failure)
+            self.transport.abort()
+
+    async def _request(self) -> Asked:
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            await self._more()
+        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        total = end + 4 + int(headers.get("content-length", 0))
+        while len(self._buffer) < total:
+            await self._more()
+        body = bytes(self._buffer[end + 4 : total])
+        del self._buffer[:total]
+        path, _, query = target.partition("?")
+        return Asked(method, path, query, headers, body)
+
+    async def _more(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    async def _play(self, step: Step, asked: Asked) -> None:
+        match step:
+            case Says():
+                await self._answer(step, asked)
+            case Slow():
+                await asyncio.sleep(step.first_s)
+                await self._answer(Says(step.text), asked, step.between_s)
+            case Busy():
+                headers = {} if step.retry_after is None else {"retry-after": f"{step.retry_after}"}
+                await self._write(_http(step.status, _error("slow down", "rate_limit_error"), headers))
+            case Fails():
+                await self._write(_http(step.status, _body(step.body), step.headers))
+            case Html():
+                page = b"<html><body><h1>It works!</h1></body></html>"
+                await self._write(_http(step.status, page, {"content-type": "text/html"}))
+            case Silent():
+                await self._forever()
+            case Stalls():
+                await self._stream(events(Says(step.text), asked)[: step.after_events])
+                await self._forever()
+            case Pings():
+                await self._write(_STREAM_HEAD)
+                while True:
+                    await self._event(b": ping\n\n")
+                    await asyncio.sleep(step.every_s)
+            case Cut():
+                await self._stream(events(Says(step.text), asked)[: step.after_events])
+                self._leave()
+            case InBand():
+                *said, last = failing(Says(step.text), step.message, step.kind, asked)
+                await self._stream(said)
+                await self._event(last, ends=True)
+            case Resets():
+                await self._reset(_rendered(Says(step.text), asked)[: step.after])
+            case Raw():
+                await self._write(step.data)
+                if step.closes:
+                    self._leave()
+            case _:
+                raise TypeError(f"no step: {step!r}")
+
+    async def _answer(self, says: Says, asked: Asked, between_s: float = 0.0) -> None:
+        if asked.stream:
+            *said, last = events(says, asked)
+            await self._stream(said, between_s)
+            await self._event(last, ends=True)
+        else:
+            await self._write(_http(200, whole(says, asked), {}))
+
+    async def _stream(self, said: list[bytes], between_s: float = 0.0) -> None:
+        await self._write(_STREAM_HEAD)
+        for event in said:
+            await self._event(event)
+            await asyncio.sleep(between_s)
+
+    async def _event(self, event: bytes, *, ends: bool = False) -> None:
+        self.events += 1
+        await self._write(_chunk(event) + (b"0\r\n\r\n" if ends else b""))
+        self.upstream.changed()
+
+    async def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+        self.sent += len(data)
+        self.upstream.changed()
+        await self._writable.wait()
+
+    async def _reset(self, data: bytes) -> None:
+        await self._write(data)
+        raw = self.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._leave()
+
+    def _leave(self) -> None:
+        self.asked = None
+        self.transport.close()
+
+    async def _forever(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def _http(status: int, body: bytes, headers: dict[str, str]) -> bytes:
+    """Return an answer with a body of known length."""
+    all_headers = {"content-type": "application/json", **headers, "content-length": f"{len(body)}"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
+    return f"HTTP/1.1 {status} Scripted\r\n{lines}\r\n".encode("latin-1") + body
+
+
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def _rendered(says: Says, asked: Asked) -> bytes:
+    """Return the answer as one piece of bytes, to be cut anywhere."""
+    if asked.stream:
+        return _STREAM_HEAD + b"".join(map(_chunk, events(says, asked))) + b"0\r\n\r\n"
+    return _http(200, whole(says, asked), {})
+
+
+def _body(said: bytes | str | dict[str, Any] | None) -> bytes:
+    if said is None:
+        return _error("the upstream failed", "server_error")
+    if isinstance(said, dict):
+        return json.dumps(said).encode()
+    return said.encode() if isinstance(said, str) else said
+
+
+def _error(message: str, kind: str) -> bytes:
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}}).encode()

@@ -1,0 +1,149 @@
+"""A whole gateway on a real socket, in the test's own loop (`serving`) or as the process users start (`process`)."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import uvicorn
+from openai import AsyncOpenAI
+
+from gateway.http.app import make_app
+from gateway.settings.live import Live
+from gateway.settings.process import Process
+
+CHAIN = "chain: [{use: metrics}, {use: cost}, {use: retry, first_wait: 10ms, longest_wait: 50ms}]"
+
+
+class Text:
+    """A configuration that a test may edit."""
+
+    name = "gateway.yaml"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self) -> str:
+        return self.text
+
+
+class Serving:
+    """A gateway that serves, and what a test wants of it."""
+
+    def __init__(self, url: str, live: Live, config: Text) -> None:
+        self.url = url
+        self.live = live
+        self.config = config
+        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+
+    def openai(self, key: str = "none", **more: object) -> AsyncOpenAI:
+        """The official SDK, pointed here and otherwise as it comes."""
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **more})  # type: ignore[arg-type]
+
+    async def ask(self, text: str = "Hi", key: str = "", **fields: object) -> httpx.Response:
+        """Ask `mock` for a completion."""
+        body = {"model": "mock", "messages": [{"role": "user", "content": text}], **fields}
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return await self.http.post("/v1/chat/completions", json=body, headers=headers)
+
+    async def settle(self) -> None:
+        """Wait until every call's endings have run."""
+        await self.live.gateway.engine.settle()
+
+
+def mock_config(upstream_url: str, chain: str = CHAIN, more: str = "") -> str:
+    """A configuration with one model, `mock`, at a scripted upstream."""
+    return (
+        f"providers:\n  mock: {{kind: openai, base_url: {upstream_url}, api_key: upstream-secret}}\n  echo: {{}}\n"
+        "models:\n  mock: {deployments: [{target: mock/mock-1, price: {prompt: 1, completion: 2}}]}\n  echo: echo/echo\n"
+        f"{chain}\n{more}"
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(config: str) -> AsyncIterator[Serving]:
+    """Serve `config` until the block ends."""
+    text = Text(config)
+    live = Live(text, Process())
+    server = uvicorn.Server(uvicorn.Config(make_app(live), log_config=None, timeout_graceful_shutdown=1))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.setblocking(False)
+        serve = asyncio.ensure_future(server.serve(sockets=[sock]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        gateway = Serving(f"http://127.0.0.1:{sock.getsockname()[1]}", live, text)
+        try:
+            yield gateway
+        finally:
+            await gateway.http.aclose()
+            server.should_exit = True
+            await serve
+
+
+class Started:
+    """A gateway process, as users start it."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.url = ""
+
+    @property
+    def said(self) -> str:
+        """Everything it wrote, to both of its outputs."""
+        return self._log.read_text()
+
+    def until_said(self, pattern: str, within_s: float = 20.0) -> "re.Match[str]":
+        """Wait until it has written something that matches `pattern`."""
+        until_s = time.monotonic() + within_s
+        while not (match := re.search(pattern, self.said)):
+            assert time.monotonic() < until_s, f"never said {pattern!r}, but:\n{self.said}"
+            assert self.process.poll() is None or re.search(pattern, self.said), f"it ended:\n{self.said}"
+            time.sleep(0.01)
+        return match
+
+    def until_ready(self, workers: int = 1) -> None:
+        """Wait until it answers, through every worker."""
+        self.url = self.until_said(r"(http://127\.0\.0\.1:\d+)/v1")[1]
+        until_s = time.monotonic() + 20
+        while workers:
+            try:
+                workers -= httpx.get(f"{self.url}/ready", trust_env=False).status_code == 200
+            except httpx.TransportError:
+                assert time.monotonic() < until_s, self.said
+                time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Started]:
+    """Run `gateway serve` with `arguments`, in `folder`, until the block ends."""
+    log = folder / "gateway.log"
+    clean = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={**clean, **(environment or {})},
+            text=True,
+        )
+    try:
+        yield Started(process, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,1 @@
+"""How gateway.yaml becomes objects."""
