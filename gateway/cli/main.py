@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import secrets
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ from gateway.cli.explain import explain
 from gateway.cli.serve import serve, worker
 from gateway.settings.complaints import ConfigError
 from gateway.settings.jsonschema import schema as json_schema
-from gateway.settings.load import load
+from gateway.settings.live import File, Live
+from gateway.settings.process import Process
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,14 +28,13 @@ def main() -> None:
 def check(file: Path) -> None:
     """Find every mistake in a configuration FILE, without starting anything."""
     try:
-        settings = load(file.read_text(), name=str(file), environment=os.environ).settings
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
+        gateway = Live(File(file), Process()).gateway
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    counts = (f"{len(settings.models)} models", f"{len(settings.providers)} providers", f"{len(settings.keys)} keys")
-    click.echo(f"{file} is right: {', '.join(counts)}.")
+    routes = len(list(gateway.routes))
+    off = f" Off: {', '.join(gateway.providers_off)}." if gateway.providers_off else ""
+    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{off}")
 
 
 @main.command()

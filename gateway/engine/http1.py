@@ -7,16 +7,14 @@ Works on asyncio's event loop and on uvloop.
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections import deque
 
-import certifi
-
 from gateway.core.errors import Unreachable
+from gateway.engine.failures import CLOSED, no_connection, timed_out
 from gateway.engine.http1_connection import Connection
-from gateway.engine.http1_exchange import Exchange, timed_out
-from gateway.engine.outgoing import Target, head_of, target_of
+from gateway.engine.http1_exchange import Exchange
+from gateway.engine.outgoing import Target, default_tls, head_of, target_of
 from gateway.engine.transport import Deadline
 from gateway.providers.base import Request
 
@@ -26,14 +24,6 @@ SWEEP_S = 2.0
 """How often idle connections are looked through."""
 CLOSE_S = 1.0
 """How long closing waits for the event loop to let go of the sockets."""
-
-
-_CLOSED = "the gateway has closed its connections to upstreams"
-
-
-def default_tls() -> ssl.SSLContext:
-    """Return what checks upstreams' certificates: against certifi's roots."""
-    return ssl.create_default_context(cafile=certifi.where())
 
 
 class NativeTransport:
@@ -64,7 +54,7 @@ class NativeTransport:
         target = target_of(request.url)
         head, body = head_of(target, request), request.body
         if self.closed:
-            raise Unreachable(_CLOSED)
+            raise Unreachable(CLOSED)
         loop = asyncio.get_running_loop()
         origin = self._origins.get((target.tls, target.host, target.port)) or self._origin(target)
         exchange = Exchange(loop, deadline, request.method != "HEAD")
@@ -201,12 +191,12 @@ class Origin:
             if isinstance(error, TimeoutError) and scope.expired():
                 raise timed_out(clock) from error
             if isinstance(error, OSError):
-                raise _unreachable(error) from error
+                raise no_connection(error) from error
             raise
         if self._pool.closed:
             connection.abort()
             self.free()
-            raise Unreachable(_CLOSED)
+            raise Unreachable(CLOSED)
         if not connection.lost:
             self.connections.add(connection)
         return connection
@@ -223,10 +213,10 @@ class Origin:
     def abort(self) -> None:
         """Close every connection, and send everybody in line away."""
         for turn in list(self._line):
-            turn.exchange.fail(Unreachable(_CLOSED))
+            turn.exchange.fail(Unreachable(CLOSED))
         for connection in list(self.connections):
             if connection.exchange is not None:
-                connection.exchange.fail(Unreachable(_CLOSED))
+                connection.exchange.fail(Unreachable(CLOSED))
             connection.abort()
 
     # ── The connections' side ────────────────────────────────────────────────────────────────────────────────────
@@ -269,19 +259,3 @@ class _Turn:
     def give(self, connection: Connection | None) -> None:
         self.come, self.connection = True, connection
         self.exchange.wake()
-
-
-def _unreachable(error: OSError) -> Unreachable:
-    """Say why there is no connection, without the address: it may be nobody's business outside."""
-    match error:
-        case socket.gaierror():
-            return Unreachable("the upstream's name cannot be resolved; check its base_url")
-        case ssl.SSLCertVerificationError():
-            why = error.verify_message
-            return Unreachable(f"the upstream's certificate is not trusted ({why}); is its authority in SSL_CERT_FILE?")
-        case ssl.SSLError():
-            return Unreachable(f"no TLS with the upstream ({error.reason or 'handshake failed'})")
-        case ConnectionRefusedError():
-            return Unreachable("the upstream refuses connections; is it running?")
-        case _:
-            return Unreachable(f"no connection to the upstream ({error.strerror or 'all its addresses failed'})")

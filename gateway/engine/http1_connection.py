@@ -8,6 +8,7 @@ from typing import Protocol, cast
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.core.errors import Unreachable
+from gateway.engine.failures import broke_off
 from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -327,7 +328,9 @@ class Connection(asyncio.Protocol):
                 exchange.end()
             self.home.free()
             if not exchange.ended:
-                self._fail(exchange, f"the upstream closed the connection after {exchange.received} bytes", cause)
+                failure = broke_off(exchange.received)
+                failure.__cause__ = cause
+                exchange.fail(failure)
             exchange.wake()
         elif self.used and not self._head_bytes and not self._quiet_bytes and self._died_at_once():
             exchange.stale = True  # the place in the pool stays with the exchange

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from gateway.core.errors import TimedOut, Unreachable
+from gateway.engine.failures import timed_out
 from gateway.engine.inflate import Inflater
 from gateway.engine.transport import Deadline
 
@@ -228,8 +229,3 @@ class Exchange:
         too_long = Unreachable(f"the upstream's answer is longer than {most} bytes")
         self.fail(too_long)
         return too_long
-
-
-def timed_out(clock: str) -> TimedOut:
-    """Return the error that says which clock fired."""
-    return TimedOut(f"the upstream took too long: timeouts.{clock} has passed")

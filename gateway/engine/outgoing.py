@@ -1,9 +1,11 @@
 """What a request looks like on its way out: where it goes, and the bytes of its head."""
 
 import re
+import ssl
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+import certifi
 from msgspec import Struct
 
 from gateway import __version__
@@ -15,6 +17,11 @@ _FRAMING = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 """Headers that say where a message goes and where it ends. Only the transport may."""
+
+
+def default_tls() -> ssl.SSLContext:
+    """Return what checks upstreams' certificates when nothing else was said: certifi's roots."""
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 class Target(Struct, frozen=True):

@@ -43,8 +43,6 @@ def error_headers(error: GatewayError) -> RawHeaders:
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, WrongMethod):
         headers.append((b"allow", error.allowed.encode()))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
     return headers
 
 

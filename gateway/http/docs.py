@@ -21,7 +21,8 @@ PAGE = """<!doctype html>
 @get("/docs", media_type=MediaType.HTML, include_in_schema=False, sync_to_thread=False)
 def swagger() -> str:
     """Swagger UI: read the API and try it."""
-    script = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", deepLinking: true, persistAuthorization: true});'
+    options = 'url: "/openapi.json", dom_id: "#ui", deepLinking: true, persistAuthorization: true, validatorUrl: null'
+    script = f"SwaggerUIBundle({{{options}}});"
     return PAGE.format(
         title="API",
         head='<link rel="stylesheet" href="/ui/swagger-ui.css">',

@@ -3,7 +3,7 @@
 from gateway.core.call import Call
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
-from gateway.core.reply import Reply
+from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Prices, Resources
 from gateway.core.usage import Price, Usage
 from gateway.middleware.base import Options
@@ -18,7 +18,7 @@ class CostOptions(Options, frozen=True, kw_only=True):
 
 
 class Cost:
-    """Writes the cost on the receipt: of a whole answer before its head leaves, of a stream when it is over.
+    """Writes the cost on the receipt: of a whole answer before its head leaves, of a stream before its last chunk does.
 
     What a stream had used when its client left, or when it broke, is charged. The price is asked for when the answer
     begins, so that at its end nothing has to be waited for.
@@ -28,22 +28,29 @@ class Cost:
         self._prices = prices
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
-        """Ask for the cost to be settled at the call's end, or settle it at once."""
+        """Write the cost down as soon as the answer says what it used, or else at the call's end."""
+        receipt = call.receipt
         price: Price | None = None
+
+        def count(chunk: Chunk) -> Chunk:
+            if chunk.usage is not None:
+                receipt.cost_nusd = cost_nusd(receipt, chunk.usage, price)
+            return chunk
 
         def settle(receipt: Receipt) -> None:
             if receipt.cost_nusd is None:
                 receipt.cost_nusd = cost_nusd(receipt, receipt.usage, price)
 
-        call.at_end(
-            settle
-        )  # before asking: so it runs after the endings of all who stand further in, who may count usage
+        call.at_end(settle)  # asked for before the rooms further in ask for theirs, so it runs after them
         reply = await next(call)
-        answered_by = call.receipt.answered_by
-        if answered_by is not None:
-            price = await self._prices.of(answered_by)
-        if not call.stream and call.receipt.cost_nusd is None:
-            call.receipt.cost_nusd = cost_nusd(call.receipt, reply.first.usage, price)
+        if receipt.cost_nusd is not None:
+            return reply  # a room further in knows better: an answer it kept costs nothing
+        if receipt.answered_by is not None:
+            price = await self._prices.of(receipt.answered_by)
+        if call.stream:
+            reply.map(count)
+        else:
+            count(reply.first)
         return reply
 
 
@@ -53,8 +60,8 @@ def cost_nusd(receipt: Receipt, usage: Usage | None, price: Price | None) -> int
     Where no answer began nothing is charged, although an upstream may count what it did before we gave it up.
     """
     answered_by = receipt.answered_by
-    if receipt.cache == "hit" or answered_by is None or answered_by.error:
-        return 0
+    if answered_by is None or answered_by.error:
+        return 0  # a hit in the cache, too, asks nobody
     if usage is None:
         return None
     if usage.stated_cost_nusd is not None:

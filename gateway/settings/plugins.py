@@ -97,7 +97,7 @@ def _imported(place: str) -> object:
     module, _, attribute = place.partition(":")
     try:
         found: object = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 it is someone else's code that runs here: whatever it raises is the cause
+    except Exception as error:  # it is someone else's code that runs here: whatever it raises is the cause
         missing = isinstance(error, ModuleNotFoundError)
         cure = "is it installed where the gateway runs?" if missing else ""
         raise Unusable(f'cannot import "{module}": {type(error).__name__}: {error}', cure) from error

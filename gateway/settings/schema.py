@@ -103,7 +103,7 @@ class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     deployments: list[DeploymentSettings] = []
     """Who can answer for it."""
     order: Order = "as_written"
-    """Who is asked first: `as_written`; `weighted` by chance; `least_busy`; `fastest` to its first token; `cheapest`."""
+    """Who is asked first: `as_written`; by chance (`weighted`); the `least_busy`, `fastest` or `cheapest`."""
     fallbacks: list[str] = []
     """Other models of this gateway to try, in this order, when no deployment answers."""
     timeouts: TimeoutSettings = TimeoutSettings()

@@ -215,11 +215,12 @@ def _forged(header: dict[str, Any], claims: dict[str, Any]) -> str:
         "a.b.c",
         "..",
         "é.é.é",
+        "\udc80.b.c",
         "a." * 20_000 + "c",
         "[" * 9000 + ".b.c",
         _forged({"alg": "HS256", "kid": 7}, {"sub": "ann"}),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 async def test_a_forged_token_is_refused_and_nothing_of_it_repeated(forged):
     """No algorithm but the configured one, no signature but the right one, and no crash on rubbish."""

@@ -7,8 +7,9 @@ import pytest
 
 from gateway.core.errors import BadRequest, Busy
 from gateway.core.secret import Secret
-from gateway.providers.anthropic import AnthropicOptions
+from gateway.providers.anthropic import AnthropicOptions, MessageDecoder
 from gateway.providers.anthropic_request import facts
+from gateway.wire.events import Began
 from tests.providers.test_golden import attempt
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -147,7 +148,7 @@ def test_a_call_and_its_result_keep_the_same_id():
     """Other upstreams' ids hold letters that Anthropic refuses."""
     messages = [*HI, asked(id="call:ø/1"), {"role": "tool", "tool_call_id": "call:ø/1", "content": "x"}]
     turns = sent({"messages": messages})["messages"]
-    assert turns[1]["content"][0]["id"] == turns[2]["content"][0]["tool_use_id"] == "call____1"
+    assert turns[1]["content"][0]["id"] == turns[2]["content"][0]["tool_use_id"] == "call___1"
 
 
 def test_an_answer_can_be_sent_back_with_the_next_turn():
@@ -178,3 +179,17 @@ def test_an_overload_within_a_stream_is_no_rejection():
     reader = AnthropicOptions().build("anthropic").reader(attempt({"stream": True, "messages": HI}, "claude-opus-5"))
     with pytest.raises(Busy):
         reader.feed(b'data: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n')
+
+
+def test_a_beginning_that_is_said_twice_is_one():
+    """Some intermediaries send it twice, and a role said twice is joined by clients."""
+    decoder, start = MessageDecoder(), b'{"type":"message_start","message":{"id":"m","usage":{"input_tokens":3}}}'
+    assert decoder.feed(start) == [Began("m", "")]
+    assert decoder.feed(start) == []
+
+
+def test_what_was_used_is_told_only_behind_a_finish():
+    """The number that a message begins with is provisional; told at a break, it would be charged."""
+    decoder = MessageDecoder()
+    decoder.feed(b'{"type":"message_start","message":{"id":"m","usage":{"input_tokens":3,"output_tokens":1}}}')
+    assert decoder.end() == []

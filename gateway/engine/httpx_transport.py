@@ -1,0 +1,292 @@
+"""The same promises on httpx: slower, but it knows the proxies that the environment names.
+
+httpx 0.28's pool leaks a connection when a request is cancelled between being queued and receiving its head, until
+none is left (httpcore#1093), and a client that leaves is just such a cancellation. So no two exchanges ever share a
+pool: each has an `AsyncClient` to itself, which is used again when its answer was read to its end, and is closed with
+everything in it when it was not.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+import httpx
+
+from gateway.core.errors import TimedOut, Unreachable
+from gateway.engine.failures import CLOSED, broke_off, no_connection, timed_out
+from gateway.engine.inflate import Inflater
+from gateway.engine.outgoing import USER_AGENT, default_tls, header_lines, target_of
+from gateway.engine.transport import Deadline
+from gateway.providers.base import Request
+
+IDLE_S = 4.0
+"""How long an idle client is kept: less than servers wait, as a request that meets a closing one is not sent again."""
+BURIAL_S = 5.0
+"""How long a cancelled request may take to end before its sockets are closed all the same."""
+GRACE_S = 0.005
+"""How long is waited for what may have arrived while the reader was slow, though `idle` has passed."""
+
+T = TypeVar("T")
+_Mapping = Callable[[httpx.HTTPError], Unreachable | TimedOut]
+
+
+class HttpxTransport:
+    """Sends requests through httpx. Satisfies `Transport`.
+
+    A request that meets a connection which the upstream just closes fails as unreachable, and is not sent again here:
+    httpx does not tell whether a byte of an answer had come. `connect_s` bounds TCP and TLS each, not their sum.
+
+    Args:
+        tls: what certificates are checked against; certifi's roots when left out.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._idle: dict[tuple[bool, str, int], list[_Lane]] = {}
+        self._busy: set[HttpxResponse] = set()
+        self._burials: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def send(self, request: Request, *, connect_s: float, deadline: Deadline) -> "HttpxResponse":
+        """Send `request` and return the answer's head.
+
+        Raises:
+            Unreachable: no connection, or it broke before the head came.
+            TimedOut: the connection took longer than `connect_s`, or `deadline` passed.
+            ValueError: the request is none that can be sent: a bug of the caller's.
+        """
+        target = target_of(request.url)
+        header_lines(request)
+        if self._closed:
+            raise Unreachable(CLOSED)
+        lane = self._lane((target.tls, target.host, target.port))
+        response = HttpxResponse(self, lane, deadline)
+        self._busy.add(response)
+        try:
+            await response.begin(_outgoing(request, connect_s))
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def close(self) -> None:
+        """Close every connection; exchanges under way fail."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for response in list(self._busy):
+            response.close()
+        for lanes in self._idle.values():
+            for lane in lanes:
+                self.bury(lane, None)
+        self._idle.clear()
+        if self._burials:
+            await asyncio.wait(self._burials, timeout=2 * BURIAL_S)
+
+    # ── The responses' side ──────────────────────────────────────────────────────────────────────────────────────
+
+    def release(self, response: "HttpxResponse", lane: "_Lane") -> None:
+        """Take back a client whose answer was read to its end."""
+        self._busy.discard(response)
+        loop = asyncio.get_running_loop()
+        lane.idle_since_s = loop.time()
+        self._idle.setdefault(lane.key, []).append(lane)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(IDLE_S, self._sweep)
+
+    def discard(self, response: "HttpxResponse", lane: "_Lane", task: "asyncio.Task[Any] | None") -> None:
+        """Close a client whose answer was not read to its end."""
+        self._busy.discard(response)
+        self.bury(lane, task)
+
+    def bury(self, lane: "_Lane", task: "asyncio.Task[Any] | None") -> None:
+        """Close a client, in a task of its own that nobody's leaving can cancel."""
+        burial = asyncio.get_running_loop().create_task(_burial(lane, task))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+
+    # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _lane(self, key: tuple[bool, str, int]) -> "_Lane":
+        idle = self._idle.get(key)
+        if idle:
+            return idle.pop()
+        if self._tls is None:
+            self._tls = default_tls()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
+        return _Lane(key, httpx.AsyncClient(verify=self._tls, limits=limits, timeout=None, trust_env=True))
+
+    def _sweep(self) -> None:
+        """Close clients that were idle for too long."""
+        self._sweeper = None
+        loop = asyncio.get_running_loop()
+        for key, lanes in list(self._idle.items()):
+            kept: list[_Lane] = []
+            for lane in lanes:
+                if loop.time() - lane.idle_since_s >= IDLE_S:
+                    self.bury(lane, None)
+                else:
+                    kept.append(lane)
+            if kept:
+                self._idle[key] = kept
+            else:
+                del self._idle[key]
+        if self._idle:
+            self._sweeper = loop.call_later(IDLE_S / 2, self._sweep)
+
+
+class HttpxResponse:
+    """An answer that comes through httpx. Satisfies `Response`."""
+
+    def __init__(self, transport: HttpxTransport, lane: "_Lane", deadline: Deadline) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._transport = transport
+        self._lane: _Lane | None = lane
+        self._client = lane.client
+        self._deadline = deadline
+        self._task: asyncio.Task[Any] | None = None
+        self._body: AsyncIterator[bytes] | None = None
+        self._inflater: Inflater | None = None
+        self._failure: Unreachable | TimedOut | None = None
+        self._ended = False
+        self._received = 0
+
+    async def begin(self, request: httpx.Request) -> None:
+        """Send the request and wait for the head."""
+        answer = await self._within(self._client.send(request, stream=True), _before_the_head)
+        self.status = answer.status_code
+        self.headers = {name.lower(): value for name, value in answer.headers.multi_items()}
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        if encoding and encoding != "identity" and request.method != "HEAD":
+            self._inflater = Inflater(encoding)
+        self._body = answer.aiter_raw()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes."""
+        while data := await self._next():
+            if self._inflater is None:
+                yield data
+            else:
+                for piece in self._inflater.feed(data):
+                    yield piece
+        if self._inflater is not None:
+            self._inflater.end()
+
+    async def read(self, most: int) -> bytes:
+        """Return the whole body, of at most `most` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        async for data in self.pieces():
+            size += len(data)
+            if size > most:
+                raise self._fail(Unreachable(f"the upstream's answer is longer than {most} bytes"))
+            parts.append(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Let go of it; a body that was not read to its end takes the connection with it."""
+        if self._lane is not None:
+            self._fail(Unreachable("the answer was closed before its end"))
+
+    async def _next(self) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        if self._ended:
+            return b""
+        assert self._body is not None
+        data = await self._within(_pull(self._body), self._in_the_body)
+        self._received += len(data)
+        if not data and self._lane is not None:
+            self._ended = True
+            lane, self._lane = self._lane, None
+            self._transport.release(self, lane)
+        return data
+
+    async def _within(self, work: Coroutine[Any, Any, T], mapped: _Mapping) -> T:
+        """Wait for httpx inside the deadline. It works in a task of its own, so that a wait can end without it."""
+        loop = asyncio.get_running_loop()
+        task = self._task = loop.create_task(work)
+        grace_s = GRACE_S if self._deadline.clock == "idle" else 0.0
+        while not task.done():
+            left_s = max(self._deadline.at_s - loop.time(), grace_s)
+            if left_s <= 0:
+                raise self._fail(timed_out(self._deadline.clock))
+            await asyncio.wait({task}, timeout=left_s)
+            grace_s = 0.0
+            if self._failure is not None:  # closed from elsewhere
+                raise self._failure
+        self._task = None
+        try:
+            return task.result()
+        except httpx.HTTPError as error:
+            raise self._fail(mapped(error)) from error
+
+    def _in_the_body(self, error: httpx.HTTPError) -> Unreachable:
+        return broke_off(self._received)
+
+    def _fail(self, failure: Unreachable | TimedOut) -> Unreachable | TimedOut:
+        self._failure = self._failure or failure
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            self._transport.discard(self, lane, self._task)
+        return self._failure
+
+
+class _Lane:
+    """A client that one exchange uses at a time."""
+
+    def __init__(self, key: tuple[bool, str, int], client: httpx.AsyncClient) -> None:
+        self.key = key
+        self.client = client
+        self.idle_since_s = 0.0
+
+
+async def _burial(lane: _Lane, task: "asyncio.Task[Any] | None") -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=BURIAL_S)
+        if task.done() and not task.cancelled():
+            task.exception()  # looked at, and of no interest: its caller was told why, or has gone
+    await lane.client.aclose()
+
+
+async def _pull(body: AsyncIterator[bytes]) -> bytes:
+    """Return the next piece that is not empty; nothing at the end."""
+    async for data in body:
+        if data:
+            return data
+    return b""
+
+
+def _outgoing(request: Request, connect_s: float) -> httpx.Request:
+    """Return httpx's request, made without a client: cookies that an upstream sets for one caller reach no other."""
+    headers = {"user-agent": USER_AGENT, "accept-encoding": "identity", **request.headers}
+    timeouts = {"connect": connect_s, "read": None, "write": None, "pool": None}
+    content = request.body if request.body or request.method == "POST" else None
+    return httpx.Request(
+        request.method, request.url, headers=headers, content=content, extensions={"timeout": timeouts}
+    )
+
+
+def _before_the_head(error: httpx.HTTPError) -> Unreachable | TimedOut:
+    match error:
+        case httpx.ConnectTimeout():
+            return timed_out("connect")
+        case httpx.ProxyError():
+            return Unreachable("the proxy that the environment names does not let us through to the upstream")
+        case httpx.ConnectError():
+            return no_connection(_cause(error) or OSError())
+        case httpx.RemoteProtocolError() if "disconnected" not in str(error):
+            return Unreachable("the upstream's answer is no HTTP/1.1")
+        case _:
+            return Unreachable("the upstream closed the connection before it answered")
+
+
+def _cause(error: BaseException | None) -> OSError | None:
+    """Return the system's own error, which httpx wraps several times."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,275 @@
+"""Checks what is right by itself against everything else: names that lead nowhere, circles, the order of the chain."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from gateway.settings import plugins
+from gateway.settings.complaints import Path, near
+from gateway.settings.document import Complaints, Node
+from gateway.settings.keys import digest_of
+from gateway.settings.schema import LimitSettings, RouteSettings, Settings, TimeoutSettings, is_database, is_redis
+
+MOST_CURED = 200
+"""Unknown names that get a suggestion: to look for one among thousands takes milliseconds each."""
+
+
+class Found(Struct, frozen=True):
+    """What could be read, and what of it is only a stand-in."""
+
+    settings: Settings
+    rooms: list[tuple[str, Mapping[str, str]]]
+    """The middlewares' names, empty where there is none, and who must stand around each, with the reason."""
+    broken: frozenset[Path]
+
+    def sound(self, *path: str | int) -> bool:
+        """Tell whether what stands at `path` was really written so."""
+        return not self.broken or not any(path[:n] in self.broken for n in range(1, len(path) + 1))
+
+    def whole(self, *path: str | int) -> bool:
+        """Tell whether nothing is broken at `path` nor anywhere within it."""
+        return self.sound(*path) and not any(other[: len(path)] == path for other in self.broken)
+
+
+def check(found: Found, root: Node, complaints: Complaints) -> None:
+    """Note every mistake that shows only when parts are looked at together; none that follows from another."""
+    _Check(found, root, complaints).all()
+
+
+class _Check:
+    def __init__(self, found: Found, root: Node, complaints: Complaints) -> None:
+        self._found = found
+        self._settings = found.settings
+        self._root = root
+        self._complaints = complaints
+        models = (root.items or {}).get("models")
+        self._models = dict.fromkeys(models.items or ()) if models else {}
+        """Every name, those whose route is broken too: they exist."""
+        self._patterns = [name for name in self._models if name.endswith("*")]
+        self._opening: dict[str, bool] = {}
+
+    def all(self) -> None:
+        """Check everything."""
+        self._addresses()
+        self._providers()
+        for name, route in self._settings.models.items():
+            if self._found.sound("models", name):
+                self._route(name, route)
+        self._circles()
+        self._keys()
+        self._chain()
+
+    def _wrong(self, path: Path, problem: str, cure: str = "") -> None:
+        node, written = self._root.find(path)
+        self._complaints.add((node.line, node.column), written, problem, cure)
+
+    def _near(self, name: str, names: Iterable[str]) -> str:
+        return near(name, names) if len(self._complaints) < MOST_CURED else ""
+
+    # ── the server and its stores
+
+    def _addresses(self) -> None:
+        settings, sound = self._settings, self._found.sound
+        redis = settings.redis.reveal() if sound("redis") else ""
+        if redis and not is_redis(redis):
+            self._wrong(("redis",), "expected an address like redis://host:6379/0, rediss://… or unix://…")
+        if sound("database") and settings.database and not is_database(settings.database):
+            self._wrong(("database",), "expected an address like sqlite:///gateway.db or postgresql://…")
+        if sound("server", "max_body") and settings.server.max_body < 1:
+            self._wrong(("server", "max_body"), "nothing at all could be sent")
+
+    # ── providers and models
+
+    def _providers(self) -> None:
+        for name in self._settings.providers:
+            if re.search(r"[/*\s]", name) or not name:
+                self._wrong(("providers", name), 'a provider\'s name cannot contain "/", "*" or spaces')
+
+    def _route(self, name: str, route: RouteSettings) -> None:
+        path = ("models", name)
+        if "*" in name[:-1]:
+            self._wrong(path, f'only the end of a model\'s name may be a "*", which "{name}" has elsewhere')
+        if self._found.sound(*path, "deployments"):
+            self._deployments(name, route)
+        if self._found.sound(*path, "timeouts"):
+            self._timeouts((*path, "timeouts"), route.timeouts)
+        if self._found.sound(*path, "fallbacks"):
+            for i, fallback in enumerate(route.fallbacks):
+                if self._found.sound(*path, "fallbacks", i):
+                    self._fallback((*path, "fallbacks", i), fallback)
+
+    def _deployments(self, name: str, route: RouteSettings) -> None:
+        path = ("models", name, "deployments")
+        if not route.deployments:
+            self._wrong(("models", name), "nobody can answer for it", "give it deployments: [provider/model]")
+            return
+        targets: dict[str, int] = {}
+        for i, deployment in enumerate(route.deployments):
+            if not self._found.sound(*path, i):
+                continue
+            if self._found.sound(*path, i, "target"):
+                self._target((*path, i, "target"), deployment.target, name)
+                if targets.setdefault(deployment.target, i) != i:
+                    cure = "keep one of them, with the weight of both"
+                    self._wrong((*path, i), f'"{deployment.target}" is here a second time', cure)
+            if self._found.sound(*path, i, "timeouts"):
+                self._timeouts((*path, i, "timeouts"), deployment.timeouts)
+                if deployment.timeouts.total is not None:
+                    cure = "write it under the route's own timeouts"
+                    self._wrong((*path, i, "timeouts", "total"), "a deployment has no total of its own", cure)
+        if self._found.whole(*path) and self._found.sound("models", name, "order"):
+            self._weights(name, route)
+
+    def _weights(self, name: str, route: RouteSettings) -> None:
+        path = ("models", name, "deployments")
+        if all(deployment.weight == 0 for deployment in route.deployments):
+            self._wrong(path, "every weight is 0, so none would be chosen", "give at least one of them a weight")
+        elif route.order == "as_written":
+            for i, deployment in enumerate(route.deployments):
+                if deployment.weight != 1:
+                    cure = "add `order: weighted` to the route"
+                    self._wrong((*path, i, "weight"), "a weight has no effect in the order as_written", cure)
+
+    def _target(self, path: Path, target: str, name: str) -> None:
+        provider, slash, model = target.partition("/")
+        if not (provider and slash and model):
+            example = f"{provider}/<model>" if provider in self._settings.providers else "openai/gpt-4o-mini"
+            self._wrong(path, f'expected provider/model, got "{target}"', f"such as {example}")
+            return
+        if self._found.sound("providers") and provider not in self._settings.providers:
+            self._wrong(path, f'unknown provider "{provider}"', self._provider_cure(provider))
+        if "*" in model and not name.endswith("*"):
+            cure = f'name the route "{name}*", or name one model'
+            self._wrong(path, f'the "*" stands for nothing, because "{name}" has none', cure)
+
+    def _provider_cure(self, provider: str) -> str:
+        cure = self._near(provider, self._settings.providers)
+        if not cure.startswith("did") and (provider in plugins.PROVIDERS or provider in plugins.vendor_names()):
+            return f"add it under providers: {provider}: {{api_key: ${{{provider.upper()}_API_KEY}}}}"
+        return cure or "there are no providers"
+
+    def _timeouts(self, path: Path, timeouts: TimeoutSettings) -> None:
+        for name in TimeoutSettings.__struct_fields__:
+            if getattr(timeouts, name) == 0:
+                self._wrong(
+                    (*path, name), "with no time at all, every call would fail", "leave it out, or say how long"
+                )
+
+    def _fallback(self, path: Path, fallback: str) -> None:
+        if "*" in fallback:
+            self._wrong(path, f'"{fallback}" is a pattern', "a fallback is one model")
+        elif self._found.sound("models") and self._led_to(fallback) is None:
+            self._wrong(path, f'unknown model "{fallback}"', self._near(fallback, self._models))
+
+    def _led_to(self, model: str) -> str | None:
+        """Return the name of the route that `model` leads to: itself, or the longest pattern."""
+        if model in self._models:
+            return model
+        fitting = [name for name in self._patterns if model.startswith(name[:-1]) and len(model) >= len(name)]
+        return max(fitting, key=len, default=None)
+
+    def _circles(self) -> None:
+        """Complain of each circle of fallbacks, where it closes."""
+        done: set[str] = set()
+        for start in self._settings.models:
+            way = [] if start in done else [start]
+            waiting = [self._next(name) for name in way]
+            while waiting:
+                i, name = next(waiting[-1], (-1, ""))
+                if not name:
+                    waiting.pop()
+                    done.add(way.pop())
+                elif name in way:
+                    circle = " -> ".join([*way[way.index(name) :], name])
+                    self._wrong(("models", way[-1], "fallbacks", i), f"these fallbacks go in a circle: {circle}")
+                elif name not in done:
+                    way.append(name)
+                    waiting.append(self._next(name))
+
+    def _next(self, name: str) -> Iterator[tuple[int, str]]:
+        if not self._found.sound("models", name) or not self._found.sound("models", name, "fallbacks"):
+            return
+        for i, fallback in enumerate(self._settings.models[name].fallbacks):
+            if self._found.sound("models", name, "fallbacks", i) and (led_to := self._led_to(fallback)):
+                yield i, led_to
+
+    # ── keys
+
+    def _keys(self) -> None:
+        if not self._found.sound("keys"):
+            return
+        names: dict[object, int] = {}
+        digests: dict[object, int] = {}
+        for i, key in enumerate(self._settings.keys):
+            if not self._found.sound("keys", i):
+                continue
+            if self._found.sound("keys", i, "name"):
+                self._once(names, key.name, ("keys", i, "name"), f'another key is called "{key.name}" too')
+                if not key.name:
+                    self._wrong(("keys", i, "name"), "a key needs a name", "it tells keys apart in logs and limits")
+            if self._found.sound("keys", i, "key"):
+                try:
+                    digest = digest_of(key.key.reveal())
+                except ValueError as error:
+                    self._wrong(("keys", i, "key"), str(error))
+                else:
+                    self._once(digests, digest, ("keys", i, "key"), "another key has the same secret")
+            if self._found.sound("keys", i, "models"):
+                self._allowed(i, key.models)
+
+    def _once(self, seen: dict[object, int], value: object, path: Path, problem: str) -> None:
+        """Complain when `value` was seen at an earlier key."""
+        i = int(path[1])
+        first = seen.setdefault(value, i)
+        if first != i:
+            line = self._root.find(("keys", first))[0].line
+            self._wrong(path, f"{problem} (line {line})", "calls could not be told apart; give each its own")
+
+    def _allowed(self, i: int, models: list[str]) -> None:
+        for j, pattern in enumerate(models):
+            path = ("keys", i, "models", j)
+            if self._found.sound(*path) and self._found.sound("models") and not self._opens(pattern):
+                self._wrong(path, f'"{pattern}" is no model here', self._near(pattern, self._models))
+
+    def _opens(self, pattern: str) -> bool:
+        """Tell whether a key's entry matches any model, now or once a pattern's route has its name filled in."""
+        known = self._opening.get(pattern)
+        if known is None:
+            fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+            begins = [name[:-1] for name in self._patterns]
+            known = (
+                pattern in ("*", *self._models)
+                or any(fnmatchcase(name, pattern) for name in self._models)
+                or any(pattern.startswith(begin) or (fixed != pattern and begin.startswith(fixed)) for begin in begins)
+            )
+            self._opening[pattern] = known
+        return known
+
+    # ── the chain
+
+    def _chain(self) -> None:
+        if not self._found.sound("chain"):
+            return
+        uses = [use for use, _ in self._found.rooms]
+        for i, (use, inside) in enumerate(self._found.rooms):
+            if use and use in uses[:i]:
+                self._wrong(("chain", i), f'"{use}" is in the chain twice', "keep one of them")
+                continue
+            for other, reason in inside.items():
+                if other in uses[i + 1 :]:
+                    self._wrong(("chain", i), f'"{use}" must stand after "{other}": {reason}', "move it down")
+        if all(use in plugins.MIDDLEWARES for use in uses):  # what another's middleware does with keys, we cannot know
+            self._idle(uses)
+
+    def _idle(self, uses: list[str]) -> None:
+        """Complain of what nobody in the chain looks at."""
+        if self._settings.keys and "auth" not in uses:
+            self._wrong(("keys",), "nobody asks for these keys", "add `- use: auth` to the chain")
+        for i, key in enumerate(self._settings.keys):
+            limited = self._found.sound("keys", i) and key.limits != LimitSettings()
+            if limited and "limits" not in uses:
+                problem = "nobody keeps these limits"
+                self._wrong(("keys", i, "limits"), problem, "add `- use: limits` to the chain, after auth")
+                return  # one mistake, however many keys have limits
