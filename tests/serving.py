@@ -63,7 +63,8 @@ def mock_config(upstream_url: str, chain: str = CHAIN, more: str = "") -> str:
     """A configuration with one model, `mock`, at a scripted upstream."""
     return (
         f"providers:\n  mock: {{kind: openai, base_url: {upstream_url}, api_key: upstream-secret}}\n  echo: {{}}\n"
-        "models:\n  mock: {deployments: [{target: mock/mock-1, price: {prompt: 1, completion: 2}}]}\n  echo: echo/echo\n"
+        "models:\n  mock: {deployments: [{target: mock/mock-1, price: {prompt: 1, completion: 2}}]}\n"
+        "  echo: echo/echo\n"
         f"{chain}\n{more}"
     )
 

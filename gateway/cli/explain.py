@@ -1,8 +1,7 @@
-"""`gateway explain`: what would happen to a call, and why, without sending anything."""
+"""`gateway explain`: what would become of a call, and why, without sending anything."""
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,23 @@ import msgspec
 from gateway.cli.serve import default_config
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError
-from gateway.core.principal import Principal
+from gateway.core.middleware import Explains
 from gateway.core.reply import Chunk, Reply
-from gateway.core.route import Deployment
+from gateway.core.route import Deployment, Route
 from gateway.core.usage import Usage, dollars
 from gateway.http.requests import read_chat
-from gateway.middleware.cache import Cache
-from gateway.middleware.limits import Limits
-from gateway.middleware.retry import Retry
 from gateway.settings.build import Gateway
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Live
 from gateway.settings.process import Process
 from gateway.wire.estimate import prompt_tokens
 
-EXPLAINED = ("auth",)
-
 
 @click.command()
 @click.argument("body", type=click.File("rb"), required=False)
 @click.option("--config", type=click.Path(path_type=Path), help="Default: as `serve` finds it.")
 @click.option("--key", default="", help="The caller's key.")
-@click.option("--model", help="Ask for this model, in place of a BODY.")
+@click.option("--model", help="Explain a call for this model, in place of a BODY.")
 def explain(body: Any, config: Path | None, key: str, model: str | None) -> None:
     """Tell what would become of a call with this BODY (a file; - is standard input): who would be asked, in which
     order, at which cost at most, and what would stop it. Nothing is sent to any upstream.
@@ -55,20 +49,93 @@ def _minimal(model: str) -> bytes:
 async def _explained(live: Live, raw: bytes, key: str) -> dict[str, Any]:
     async with live.running():
         gateway = live.gateway
-        call = await _read(gateway, raw, key)
         try:
-            call = await _admitted(gateway, call)
+            call = await _admitted(gateway, await _read(gateway, raw, key))
+            return await _explanation(gateway, call)
         except GatewayError as error:
-            return {"answer": error.status, "because": error.message, "code": error.code}
-        return await explanation(gateway, call)
+            return {"answer": error.status, "code": error.code, "because": error.message}
 
 
 async def _read(gateway: Gateway, raw: bytes, key: str) -> Call:
-    """Return the call that the edge would make of this request."""
+    """Return the call that the edge would make of this request.
+
+    Raises:
+        GatewayError: it can make none.
+    """
     headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
 
     async def receive() -> Any:
         return {"type": "http.request", "body": raw}
 
     scope: Any = {"type": "http", "method": "POST", "headers": headers}
-    return await read_chat(gateway, scope, receive, "explain")
+    call = await read_chat(gateway, scope, receive, "explain")
+    if call.own is not None:
+        await call.own(call)  # raises what is wrong with it
+    return call
+
+
+async def _admitted(gateway: Gateway, call: Call) -> Call:
+    """Return the call with its principal, as `auth` sees it.
+
+    Raises:
+        GatewayError: it is not let in.
+    """
+    admitted: list[Call] = []
+
+    async def admit(call: Call) -> Reply:
+        admitted.append(call)
+        return Reply(Chunk(b""))
+
+    auth = next((room for name, _, room in gateway.rooms if name == "auth"), None)
+    if auth is None:
+        return call
+    await auth(call, admit)
+    return admitted[0]
+
+
+async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
+    """Return who would be asked, and what every middleware that can tell would do.
+
+    Raises:
+        UnknownModel: nobody would be asked.
+    """
+    said: dict[str, Any] = {"config": gateway.config_id, "principal": call.principal.id, "model": call.model}
+    if call.route is None:
+        return {**said, "answer": 404, "because": gateway.routes.near(call.model)}
+    said["route"] = {"name": call.route.name, "order": call.route.order}
+    places = gateway.resources.candidates.of(call.route, call.principal)
+    said["asked"] = [await _place(gateway, call, place) for place in places]
+    said["not_asked"] = _not_asked(gateway, call, call.route)
+    for name, _, room in gateway.rooms:
+        if isinstance(room, Explains):
+            said[name] = await room.explain(call)
+    return said
+
+
+async def _place(gateway: Gateway, call: Call, place: Deployment) -> dict[str, Any]:
+    """Return a deployment with its clocks and what the call may cost there, by rule of thumb."""
+    price = await gateway.resources.prices.of(place)
+    most = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
+    prompt = prompt_tokens(bytes(call.body.fields["messages"]))
+    cost = "unknown" if price is None or most is None else dollars(price.cost_nusd(Usage(prompt, most)))
+    return {
+        "deployment": place.name,
+        "price": "unknown" if price is None else _price(price.prompt, price.completion),
+        "prompt_tokens": prompt,
+        "cost_usd_at_most": cost if most is not None or price is None else "no bound: the call has no max_tokens",
+        "timeouts": msgspec.structs.asdict(place.timeouts),
+    }
+
+
+def _price(prompt: int, completion: int) -> str:
+    return f"${prompt / 10**6:g} prompt, ${completion / 10**6:g} completion, per million tokens"
+
+
+def _not_asked(gateway: Gateway, call: Call, route: Route) -> list[dict[str, str]]:
+    """Return the fallbacks that are passed over, and the providers that are off, each with the reason."""
+    skipped = [
+        {"fallback": name, "because": f"{call.principal.id} may not use it"}
+        for name in route.fallbacks
+        if not call.principal.may_use(name)
+    ]
+    return skipped + [{"provider": name, "because": why} for name, why in gateway.providers_off.items()]

@@ -20,9 +20,9 @@ from gateway.cli.startpage import start_page
 from gateway.cli.supervisor import Supervisor
 from gateway.core.shipped import shipped
 from gateway.http.app import make_app
-from gateway.settings.process import Process
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live
+from gateway.settings.process import Process
 
 log = logging.getLogger("gateway")
 

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from gateway.settings.process import Process
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live
+from gateway.settings.process import Process
 
 log = logging.getLogger("gateway")
 
@@ -109,6 +109,7 @@ class Supervisor:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        log.info("worker %d starts", process.pid)
         self._workers[process.pid] = process
         self._started_s[process.pid] = time.monotonic()
 

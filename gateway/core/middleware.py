@@ -1,8 +1,8 @@
 """The one shape of a middleware, and how many become one handler."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.core.call import Call
 from gateway.core.reply import Reply
@@ -19,6 +19,15 @@ class Middleware(Protocol):
         Raises:
             GatewayError: no answer began.
         """
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A middleware that can tell what it would do with a call, without doing it."""
+
+    async def explain(self, call: Call) -> Mapping[str, object]:
+        """Return it as plain values, ready to be printed."""
         ...
 
 

@@ -1,16 +1,22 @@
 """Who is charged for a call, and what they may use."""
 
 from fnmatch import fnmatchcase
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1)]
 
 
-class Limits(Struct, frozen=True):
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """How much may be used. `None`: no limit."""
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent: int | None = None
+    requests_per_minute: Count | None = None
+    """Calls in any 60 seconds."""
+    tokens_per_minute: Count | None = None
+    """Prompt and completion tokens in any 60 seconds."""
+    concurrent: Count | None = None
+    """Calls at the same time."""
 
 
 class Principal(Struct, frozen=True):

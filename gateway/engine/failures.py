@@ -31,4 +31,4 @@ def no_connection(error: OSError) -> Unreachable:
         case ConnectionRefusedError():
             return Unreachable("the upstream refuses connections; is it running?")
         case _:
-            return Unreachable(f"no connection to the upstream ({error.strerror or 'all its addresses failed'})")
+            return Unreachable(f"no connection to the upstream ({error.strerror or 'none of its addresses answers'})")

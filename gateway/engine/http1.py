@@ -62,6 +62,7 @@ class NativeTransport:
             connection = origin.idle_one(loop.time()) or await origin.turn(exchange)
             if connection is not None and await connection.ask(exchange, head, body):
                 return exchange
+            exchange.stale = False
             connection = await origin.connect(connect_s, deadline)
             await connection.ask(exchange, head, body)
         except BaseException:

@@ -116,7 +116,7 @@ class HttpxTransport:
         if self._tls is None:
             self._tls = default_tls()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
-        return _Lane(key, httpx.AsyncClient(verify=self._tls, limits=limits, timeout=None, trust_env=True))
+        return _Lane(key, httpx.AsyncClient(verify=self._tls, limits=limits, trust_env=True))
 
     def _sweep(self) -> None:
         """Close clients that were idle for too long."""
@@ -286,7 +286,9 @@ def _before_the_head(error: httpx.HTTPError) -> Unreachable | TimedOut:
 
 
 def _cause(error: BaseException | None) -> OSError | None:
-    """Return the system's own error, which httpx wraps several times."""
-    while error is not None and not isinstance(error, OSError):
+    """Return the system's own error, the innermost: httpx and what it stands on wrap it several times."""
+    found: OSError | None = None
+    while error is not None:
+        found = error if isinstance(error, OSError) else found
         error = error.__cause__ or error.__context__
-    return error
+    return found

@@ -231,8 +231,10 @@ class MemoryAnswers:
         return answer
 
     async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
-        """Keep `answer`, and let go of what there is no room for with it."""
+        """Keep `answer`, and let go of what there is no room for with it; one that is too large is not kept."""
         self._drop(key)
+        if _size(key, answer) > self._max_bytes:
+            return
         self._kept[key] = (self._clock.now() + ttl_s, answer)
         self.bytes += _size(key, answer)
         self._shrink()

@@ -45,6 +45,9 @@ class _Check:
         self._root = root
         self._complaints = complaints
         models = (root.items or {}).get("models")
+        providers = (root.items or {}).get("providers")
+        self._all_models = found.sound("models") and not (models and models.lost)
+        self._all_providers = found.sound("providers") and not (providers and providers.lost)
         self._models = dict.fromkeys(models.items or ()) if models else {}
         """Every name, those whose route is broken too: they exist."""
         self._patterns = [name for name in self._models if name.endswith("*")]
@@ -138,7 +141,7 @@ class _Check:
             example = f"{provider}/<model>" if provider in self._settings.providers else "openai/gpt-4o-mini"
             self._wrong(path, f'expected provider/model, got "{target}"', f"such as {example}")
             return
-        if self._found.sound("providers") and provider not in self._settings.providers:
+        if self._all_providers and provider not in self._settings.providers:
             self._wrong(path, f'unknown provider "{provider}"', self._provider_cure(provider))
         if "*" in model and not name.endswith("*"):
             cure = f'name the route "{name}*", or name one model'
@@ -160,7 +163,7 @@ class _Check:
     def _fallback(self, path: Path, fallback: str) -> None:
         if "*" in fallback:
             self._wrong(path, f'"{fallback}" is a pattern', "a fallback is one model")
-        elif self._found.sound("models") and self._led_to(fallback) is None:
+        elif self._all_models and self._led_to(fallback) is None:
             self._wrong(path, f'unknown model "{fallback}"', self._near(fallback, self._models))
 
     def _led_to(self, model: str) -> str | None:
@@ -230,7 +233,7 @@ class _Check:
     def _allowed(self, i: int, models: list[str]) -> None:
         for j, pattern in enumerate(models):
             path = ("keys", i, "models", j)
-            if self._found.sound(*path) and self._found.sound("models") and not self._opens(pattern):
+            if self._found.sound(*path) and self._all_models and not self._opens(pattern):
                 self._wrong(path, f'"{pattern}" is no model here', self._near(pattern, self._models))
 
     def _opens(self, pattern: str) -> bool:

@@ -35,13 +35,22 @@ _TEXT = {"str", "timestamp", "value"}
 _PLAINLY = {
     "found undefined alias": "a value that starts with `*` stands for an anchor (`&name`), and there is none of this "
     "name; put it in quotes if it is text",
-    "found character that cannot start any token": "a value cannot start with this character; put it in quotes, and "
-    "indent with spaces, not with tabs",
-    "mapping values are not allowed in this context": "a `key: value` cannot stand here: is the line above indented "
-    "like this one, and is text that contains `: ` in quotes?",
+    "found character": "a value cannot start with this character; put it in quotes, and indent with spaces, not with "
+    "tabs",
+    "mapping values are not allowed": "a `key: value` cannot stand here: is the line above indented like this one, and "
+    "is text that contains `: ` in quotes?",
+    "found unexpected ':'": "a colon cannot stand here: write a space after it, or put the text in quotes",
     "but found another document": "a second document begins here; a configuration is one",
     "found unexpected end of stream": "the quote that opened here is never closed",
+    "did not find expected ',' or ']'": "the `[` of line {line} is not closed, or a comma is missing",
+    "did not find expected ',' or '}'": "the `{{` of line {line} is not closed, or a comma is missing",
+    "expected ',' or ']'": "the `[` of line {line} is not closed, or a comma is missing",
+    "expected ',' or '}'": "the `{{` of line {line} is not closed, or a comma is missing",
+    "did not find expected key": "this does not belong to the mapping of line {line}: is it indented like it?",
+    "did not find expected '-' indicator": "this does not belong to the list of line {line}: is it indented like it?",
+    "expected <block end>": "this does not belong to what began at line {line}: is it indented like it?",
 }
+"""How both of YAML's readers begin to say it, and what they mean."""
 
 
 class Node(Struct):
@@ -61,6 +70,8 @@ class Node(Struct):
     """The first variable, `${PORT}`, where there is one: the value must not be shown."""
     lax: bool = False
     """All of it comes from a variable and is not in quotes: text that may be meant as a number."""
+    lost: bool = False
+    """Of a mapping: it has a key that could not be read, so there is more in it than is known."""
     short: bool = False
     """Stands for a short form; what is within it was not written."""
 
@@ -143,11 +154,12 @@ def _place_of(error: yaml.MarkedYAMLError) -> tuple[int, int]:
 
 def _plainly(error: yaml.MarkedYAMLError) -> str:
     """Say it without YAML's own words, and without what stands there: it may be a secret."""
-    problem = re.sub(r" '.*?'", "", error.problem or "it cannot be read")
-    plain = _PLAINLY.get(problem, problem)
-    if plain is problem and error.context_mark and error.context:
-        return f"{problem} {error.context}, which began at line {error.context_mark.line + 1}"
-    return plain
+    problem = error.problem or error.context or "it cannot be read"
+    line = error.context_mark.line + 1 if error.context_mark else 1
+    for theirs, plain in _PLAINLY.items():
+        if problem.startswith(theirs):
+            return plain.format(line=line)
+    return re.sub(r" '[^']*'", "", problem)
 
 
 class _Reader:
@@ -192,6 +204,7 @@ class _Reader:
         items: dict[str, Node] = {}
         keys: dict[str, tuple[int, int]] = {}
         merged: list[Node] = []
+        lost = False
         for key_node, value_node in yaml_node.value:
             if key_node.tag == f"{_TAG}merge":
                 merged += self._merged(value_node, path)
@@ -199,6 +212,7 @@ class _Reader:
             key = self._key(key_node, path)
             if key is None:
                 self.node(value_node, path)
+                lost = True
                 continue
             value = self.node(value_node, (*path, key))
             if key in items:
@@ -210,7 +224,7 @@ class _Reader:
             for key, value in (other.items or {}).items():
                 if key not in items:
                     items[key], keys[key] = value, other.keys[key]
-        return Node(*place, {key: value.value for key, value in items.items()}, items=items, keys=keys)
+        return Node(*place, {key: value.value for key, value in items.items()}, items=items, keys=keys, lost=lost)
 
     def _merged(self, yaml_node: Any, path: Path) -> list[Node]:
         """What `<<:` brings in: mappings, the first of which wins."""

@@ -110,11 +110,11 @@ class Reader:
     def _leaf(self, node: Node, alternatives: list[Kind], expected: str, path: Path) -> None:
         problem = _parsers_words(node, alternatives) or f"expected {expected}"
         text_wanted = any(kind.type in (str, Secret) for kind in alternatives)
-        scalar = not isinstance(node.value, dict | list)
+        composed = any(kind.is_struct or kind.is_dict or kind.is_list for kind in alternatives)
         cure = ""
         if node.reference:
             problem += f", which {node.reference} is not"
-        elif scalar and not text_wanted and not any(kind.is_struct or kind.is_dict for kind in alternatives):
+        elif not (text_wanted or composed or isinstance(node.value, dict | list)):
             problem += f", got {_shown(node.value)}"
             cure = _nearest(node.value, alternatives)
         else:

@@ -125,7 +125,7 @@ class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A virtual key: a secret that we issue, and what its owner may do."""
 
     name: str
-    """Names the key in logs, limits and metrics; no secret."""
+    """Names the key in logs and limits; it is no secret."""
     key: Secret
     """The secret itself (better: `${TEAM_A_KEY}`), or `sha256:` and the 64 digits that `sha256sum` prints of it."""
     models: list[str] = field(default_factory=lambda: ["*"])

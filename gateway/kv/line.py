@@ -1,0 +1,223 @@
+"""A line to Redis: commands that are asked for while a round trip is under way leave together with the next.
+
+A round trip of redis-py costs 46 µs of CPU for one command and 11 µs a command where many share it, and a line needs
+one connection however many calls there are. Whatever is asked is answered in time or refused with `Gone`; while Redis
+is gone everything is refused at once, and only a probe in the background waits for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway.core.resources import Clock
+
+CONNECT_S = 1.0
+"""How long opening a connection may take, TLS and password included; calls do not wait for that."""
+PROBE_EVERY_S = 1.0
+PROBE_KEY = "gateway:probe"
+LATE_S = 0.005
+"""If this process itself was too busy to look in time, what has already arrived is still read: for this long."""
+MOST_AT_ONCE = 512
+"""Commands in one round trip."""
+
+log = logging.getLogger("gateway")
+
+
+class Gone(Exception):
+    """Redis did not answer, or not in time, or cannot do what it is there for."""
+
+
+class Asked(Struct):
+    """A command on its way."""
+
+    command: tuple[Any, ...]
+    reply: asyncio.Future[Any]
+    until_s: float
+    """On the event loop's clock."""
+    unclaimed: Callable[[Any], None] | None
+    """Is given the reply if nobody waits for it any more."""
+
+
+class Line:
+    """One connection.
+
+    Args:
+        url: where Redis is.
+        clock: what probes wait by.
+        budget_s: how long a command may take.
+        lost: what it means that Redis is gone, for the log.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+
+    def __init__(self, url: str, clock: Clock, budget_s: float, *, lost: str) -> None:
+        self._clock = clock
+        self._budget_s = budget_s
+        self._lost = lost
+        self._redis = _client(url)
+        self._waiting: list[Asked] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether everything is refused at the moment."""
+        return self._probing is not None
+
+    async def open(self) -> None:
+        """Connect. If that fails, go on trying in the background."""
+        if (error := await self._unreachable()) is not None:
+            self._lose(error)
+
+    async def close(self) -> None:
+        """Refuse what still waits, and disconnect."""
+        for task in (self._probing, self._sending):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,), timeout=CONNECT_S)
+        self._refuse(self._waiting, Gone("the gateway is stopping"))
+        self._waiting = []
+        await self._redis.aclose()
+
+    async def ask(self, *command: Any, more_s: float = 0.0, unclaimed: Callable[[Any], None] | None = None) -> Any:
+        """Return Redis's reply to `command`.
+
+        Args:
+            command: its words.
+            more_s: how long it may take on top of the usual.
+            unclaimed: is given the reply if the caller is cancelled while the command is under way.
+
+        Raises:
+            Gone: there was none in time.
+            NoScriptError: the script that was called by its digest is not known.
+        """
+        if self._probing is not None:
+            raise Gone("Redis is gone")
+        loop = asyncio.get_running_loop()
+        asked = Asked(command, loop.create_future(), loop.time() + self._budget_s + more_s, unclaimed)
+        self._waiting.append(asked)
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        return await asked.reply
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+                wanted = [asked for asked in batch if not asked.reply.done()]
+                if wanted:
+                    await self._round_trip(wanted)
+        finally:
+            self._sending = None
+
+    async def _round_trip(self, batch: list[Asked]) -> None:
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for asked in batch:
+            pipeline.execute_command(*asked.command)
+        trip: asyncio.Task[list[Any]] = asyncio.ensure_future(pipeline.execute(raise_on_error=False))
+        trip.add_done_callback(_look_at)
+        try:
+            await _wait(trip, batch)
+            replies = trip.result()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._lose(error)
+            self._refuse(batch, Gone(str(error)))
+        else:
+            for asked, reply in zip(batch, replies, strict=True):
+                self._answer(asked, reply)
+        finally:
+            if not trip.done():
+                trip.cancel()
+                self._refuse(batch, Gone("the gateway is stopping"))
+
+    def _answer(self, asked: Asked, reply: Any) -> None:
+        if isinstance(reply, NoScriptError) and not asked.reply.done():
+            asked.reply.set_exception(reply)
+        elif isinstance(reply, Exception):
+            self._lose(reply)
+            self._refuse([asked], Gone(str(reply)))
+        elif not asked.reply.done():
+            asked.reply.set_result(reply)
+        elif asked.unclaimed is not None:
+            asked.unclaimed(reply)
+
+    def _refuse(self, batch: list[Asked], why: Gone) -> None:
+        for asked in batch:
+            if not asked.reply.done():
+                asked.reply.set_exception(why)
+
+    def _lose(self, error: Exception) -> None:
+        """Refuse everything from now on, until a probe has succeeded."""
+        if self._probing is None:
+            log.warning("Redis is gone (%s): %s", _why(error), self._lost)
+            self._probing = asyncio.ensure_future(self._probe())
+        self._refuse(self._waiting, Gone("Redis is gone"))
+        self._waiting = []
+
+    async def _probe(self) -> None:
+        while True:
+            await self._clock.sleep(PROBE_EVERY_S)
+            if await self._unreachable() is None:
+                break
+        self._probing = None
+        log.warning("Redis is back: it is no longer so that %s", self._lost)
+
+    async def _unreachable(self) -> Exception | None:
+        """Return why Redis cannot be used: a replica, a full or a loading one will not take a write."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._redis.set(PROBE_KEY, "1", ex=60)
+        except (RedisError, OSError, TimeoutError) as error:
+            return error
+        return None
+
+
+def _client(url: str) -> "Redis":
+    try:
+        # No timeouts and no retries of its own: a line has them, and two sets of them would add up.
+        client: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=CONNECT_S,
+        )
+        client.connection_pool.make_connection()  # looks at the URL's options
+    except (ValueError, TypeError):
+        # What is wrong is not quoted: a password with a `/` in it is taken for a port.
+        raise ValueError(
+            "this is no URL of a Redis: expected redis://host:6379/0, redis://user:password@host:6379/0, rediss://… "
+            "for TLS, or unix:///path; characters such as / and # in a password are written %2F and %23"
+        ) from None
+    return client
+
+
+async def _wait(trip: "asyncio.Task[Any]", batch: list[Asked]) -> None:
+    """Wait until `trip` is over.
+
+    Raises:
+        TimeoutError: it takes too long.
+    """
+    left_s = max(asked.until_s for asked in batch) - asyncio.get_running_loop().time()
+    await asyncio.wait((trip,), timeout=max(LATE_S, left_s))
+    if not trip.done():
+        await asyncio.wait((trip,), timeout=LATE_S)
+    if not trip.done():
+        raise TimeoutError("no answer in time")
+
+
+def _look_at(trip: "asyncio.Task[Any]") -> None:
+    """Take notice of how a trip ended that nobody waited for to its end."""
+    if not trip.cancelled():
+        trip.exception()
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

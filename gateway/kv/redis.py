@@ -1,0 +1,199 @@
+"""Short memory that all workers and machines share.
+
+All keys begin with `gateway:`. While Redis is gone, calls go on: limits are counted by this process alone (so that,
+at worst, every process lets the whole limit pass) and the cache answers nothing. A cluster is not supported: a call's
+meters are several keys, and one script charges them all.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from gateway.core.resources import Clock, Denied, Held, Meter, Standing
+from gateway.kv.line import Gone, Line
+from gateway.kv.memory import MemoryLimiter
+
+LIMITS = "gateway:limits:"
+ANSWERS = "gateway:answers:"
+SCRIPT = Path(__file__).with_name("limits.lua").read_text()
+BUDGET_S = 0.05
+"""How long a call waits for Redis, each time, before it goes on without."""
+LEASE_S = 30.0
+"""How long the places of a process that died are still taken. The living renew theirs three times as often."""
+RENEWED_AT_ONCE = 500
+WRITTEN_BYTES_A_SECOND = 20_000_000
+"""How fast an answer is written at least; a large one gets more time than `BUDGET_S`."""
+
+
+class RedisStore:
+    """Limits and answers, in Redis.
+
+    Args:
+        url: where it is.
+        clock: this process's; what counts is Redis's own.
+        budget_s: see `BUDGET_S`.
+        lease_s: see `LEASE_S`.
+        script: what runs in Redis; tests give it another clock.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+
+    def __init__(
+        self, url: str, clock: Clock, *, budget_s: float = BUDGET_S, lease_s: float = LEASE_S, script: str = SCRIPT
+    ) -> None:
+        self._clock = clock
+        self._lease_s = lease_s
+        self._script = script
+        self._digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        # Two, so that no limit waits behind a large answer.
+        self._limits = Line(url, clock, budget_s, lost="each process counts limits by itself")
+        self._answers = Line(url, clock, budget_s, lost="the cache answers nothing")
+        self._local = MemoryLimiter(clock)
+        self._live: dict[str, Held] = {}
+        self._tasks = set[asyncio.Task[None]]()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether Redis is gone, and calls go on without it."""
+        return self._limits.gone or self._answers.gone
+
+    async def start(self) -> None:
+        """Connect, and begin to renew places. If Redis cannot be reached it is tried again, in the background."""
+        await self._limits.open()
+        await self._answers.open()
+        self._later(self._keep_renewing())
+
+    async def close(self) -> None:
+        """Stop everything in the background and disconnect."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        await self._limits.close()
+        await self._answers.close()
+
+    async def ping(self) -> bool:
+        """Tell whether Redis answers."""
+        try:
+            return bool(await self._limits.ask("PING"))
+        except Gone:
+            return False
+
+    async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
+        """Take all of `asks`, or nothing."""
+        try:
+            said = await self._run("hold", id, _lines(asks), unclaimed=partial(self._undo, id, asks))
+        except Gone:
+            return await self._local.hold(id, asks)
+        standings = _standings([meter for meter, _ in asks], said)
+        failing: int = said[0]
+        if failing:
+            meter, wanted = asks[failing - 1]
+            return Denied(meter, wanted, None if said[2] < 0 else said[2] / 1000, standings)
+        held = self._live[id] = Held(id, tuple(asks), said[1], standings)
+        return held
+
+    async def settle(self, held: Held, tokens: int | None) -> None:
+        """Free the places of a call and correct its tokens, once.
+
+        While Redis is gone the correction is lost: the tokens held stay used for their minute, and the places come
+        back when their lease ends.
+        """
+        if self._live.pop(held.id, None) is None:
+            await self._local.settle(held, tokens)
+            return
+        lines: list[_KeyLine] = []
+        for meter, amount in held.asks:
+            if meter.kind == "concurrent":
+                lines.append((meter.id, ("places", 0, 0)))
+            elif meter.kind == "tokens" and tokens is not None and tokens != amount:
+                lines.append((meter.id, ("window", tokens - amount, held.at_s)))
+        if lines:
+            with contextlib.suppress(Gone):
+                await self._run("settle", held.id, lines)
+
+    async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
+        """Tell how `meters` stand."""
+        try:
+            said = await self._run("look", "", _lines([(meter, 0) for meter in meters]))
+        except Gone:
+            return await self._local.standings(meters)
+        return _standings(meters, said)
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what is kept under `key`; `None` while Redis is gone, too."""
+        try:
+            return await self._answers.ask("GET", ANSWERS + key)
+        except Gone:
+            return None
+
+    async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
+        """Keep `answer`, unless Redis is gone."""
+        more_s = len(answer) / WRITTEN_BYTES_A_SECOND
+        with contextlib.suppress(Gone):
+            await self._answers.ask("SET", ANSWERS + key, answer, "PX", max(1, round(ttl_s * 1000)), more_s=more_s)
+
+    async def _run(
+        self, operation: str, id: str, lines: "Sequence[_KeyLine]", unclaimed: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Run the script, by its digest; Redis is sent the whole of it when it does not know it (any more)."""
+        keys = [LIMITS + meter_id for meter_id, _ in lines]
+        words = [word for _, said in lines for word in said]
+        command = (len(keys), *keys, operation, id, round(self._lease_s * 1000), *words)
+        try:
+            return await self._limits.ask("EVALSHA", self._digest, *command, unclaimed=unclaimed)
+        except NoScriptError:
+            return await self._limits.ask("EVAL", self._script, *command, unclaimed=unclaimed)
+
+    def _undo(self, id: str, asks: Sequence[tuple[Meter, int]], said: Any) -> None:
+        """Settle what was held for a client that left while we asked."""
+        if not said[0]:
+            held = self._live[id] = Held(id, tuple(asks), said[1], ())
+            self._later(self.settle(held, 0))
+
+    async def _keep_renewing(self) -> None:
+        """Renew the places of all calls in flight here. One that was lost (Redis restarted) is taken anew."""
+        while True:
+            await self._clock.sleep(self._lease_s / 3)
+            held = list(self._live)
+            for start in range(0, len(held), RENEWED_AT_ONCE):
+                lines: list[_KeyLine] = [
+                    (meter.id, (id,))
+                    for id in held[start : start + RENEWED_AT_ONCE]
+                    if id in self._live
+                    for meter, _ in self._live[id].asks
+                    if meter.kind == "concurrent"
+                ]
+                if lines:
+                    with contextlib.suppress(Gone):
+                        await self._run("renew", "", lines)
+
+    def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_KeyLine = tuple[str, tuple[str | int, ...]]
+"""A meter's id, and what the script is told about it."""
+
+
+def _lines(asks: Sequence[tuple[Meter, int]]) -> list[_KeyLine]:
+    return [
+        (meter.id, ("places" if meter.kind == "concurrent" else "window", meter.limit, amount))
+        for meter, amount in asks
+    ]
+
+
+def _standings(meters: Sequence[Meter], said: Sequence[int]) -> tuple[Standing, ...]:
+    return tuple(
+        Standing(meter, remaining, reset_ms / 1000)
+        for meter, remaining, reset_ms in zip(meters, said[3::2], said[4::2], strict=True)
+    )

@@ -1,0 +1,82 @@
+"""What an answer in OpenAI's dialect used, by each vendor's way to count."""
+
+from decimal import Decimal
+from typing import Any, cast
+
+from gateway.core.usage import Usage
+from gateway.providers.vendors import Vendor
+
+NANO = 10**9
+TICKS_A_NANO_DOLLAR = 10
+"""xAI counts cost in ticks: 10⁻¹⁰ dollars each."""
+
+
+def usage_of(said: object, vendor: Vendor) -> Usage | None:
+    """Return what a usage object says; `None`: nothing, for LocalAI and others write zeros where they do not know.
+
+    Call `mend_usage` before.
+    """
+    if not isinstance(said, dict):
+        return None
+    used = cast("dict[str, Any]", said)
+    prompt, completion = _count(used, "prompt_tokens"), _count(used, "completion_tokens")
+    if not prompt and not completion:
+        return None
+    sent, answered = _part(used, "prompt_tokens_details"), _part(used, "completion_tokens_details")
+    return Usage(
+        prompt,
+        completion,
+        # DeepSeek's own word came before OpenAI's.
+        cached_tokens=min(_count(sent, "cached_tokens") or _count(used, "prompt_cache_hit_tokens"), prompt),
+        cache_write_tokens=_count(sent, "cache_write_tokens"),
+        reasoning_tokens=_count(answered, "reasoning_tokens"),
+        stated_cost_nusd=_stated_cost_nusd(used, vendor),
+    )
+
+
+def mend_usage(used: dict[str, Any], vendor: Vendor) -> bool:
+    """Put reasoning tokens inside of `completion_tokens`, where they belong; return whether anything was changed.
+
+    Only where the total says that they are missing, so that nothing breaks when a vendor comes to count as OpenAI does.
+    """
+    if vendor.reasoning_tokens == "inside":
+        return False
+    prompt, completion = _count(used, "prompt_tokens"), _count(used, "completion_tokens")
+    missing = _count(used, "total_tokens") - prompt - completion
+    if missing <= 0:
+        return False
+    used["completion_tokens"] = completion + missing
+    details = _part(used, "completion_tokens_details")
+    if not _count(details, "reasoning_tokens"):  # Gemini says them by the total alone
+        used["completion_tokens_details"] = {**details, "reasoning_tokens": missing}
+    return True
+
+
+def _stated_cost_nusd(used: dict[str, Any], vendor: Vendor) -> int | None:
+    ticks = used.get("cost_in_usd_ticks")
+    if isinstance(ticks, int):
+        return _rounded(Decimal(ticks) / TICKS_A_NANO_DOLLAR)
+    if not vendor.states_cost:
+        return None
+    cost = used.get("cost")
+    if isinstance(cost, dict):  # Perplexity's
+        cost = cast("dict[str, Any]", cost).get("total_cost")
+    if not isinstance(cost, int | float):
+        return None
+    # With a key of one's own, OpenRouter's cost is its fee alone; the upstream's is charged beside it.
+    beside = _part(used, "cost_details").get("upstream_inference_cost") if used.get("is_byok") is True else 0
+    return _rounded((Decimal(str(cost)) + Decimal(str(beside or 0))) * NANO)
+
+
+def _rounded(nano_dollars: Decimal) -> int:
+    return int(nano_dollars.to_integral_value())
+
+
+def _part(used: dict[str, Any], name: str) -> dict[str, Any]:
+    part = used.get(name)
+    return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
+
+
+def _count(used: dict[str, Any], name: str) -> int:
+    count = used.get(name)
+    return count if isinstance(count, int) and count > 0 else 0

@@ -1,0 +1,70 @@
+"""The vendors that speak OpenAI's dialect, and what each does otherwise: rows of `config/vendors.yaml`."""
+
+from difflib import get_close_matches
+from functools import cache
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from gateway.core.shipped import shipped
+
+
+class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One row."""
+
+    base_url: str
+    """Where `/chat/completions` is, without it."""
+    docs: str
+    """The page that the row was written from."""
+    key_variable: str = ""
+    """The environment variable in which people keep the key."""
+    key: Literal["required", "optional"] = "required"
+    price_table: str = ""
+    """What genai-prices calls the vendor; empty: its prices are not known."""
+    renames: dict[str, str] = {}
+    """Fields of a request that it knows by another name. One that the client sent by both is sent as it came."""
+    drops: tuple[str, ...] = ()
+    """Fields of a request that it refuses and that change nothing of the answer."""
+    stream_options: Literal["known", "refused"] = "known"
+    """Whether `stream_options.include_usage` may be asked; `refused`: it says the usage without."""
+    reasoning_tokens: Literal["inside", "apart"] = "inside"
+    """`apart`: `completion_tokens` leaves them out; only `total_tokens` has them."""
+    tool_calls: Literal["pieces", "whole"] = "pieces"
+    """`whole`: every entry is a call of its own, whatever its `index` and `id` say."""
+    states_cost: bool = False
+    """Its `usage.cost` is what the call cost, in dollars."""
+    wants_reasoning: bool = False
+    """A turn that called tools has to come back with its `reasoning_content`, be it empty; without it is a 400."""
+
+
+def vendor(name: str) -> Vendor:
+    """Return the row of `name`.
+
+    Raises:
+        ValueError: there is none; the message names the cure.
+    """
+    rows = _rows()
+    if name not in rows:
+        near = get_close_matches(name, rows, 1)
+        cure = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(sorted(rows))}"
+        raise ValueError(f'no vendor is called "{name}"; {cure}')
+    return rows[name]
+
+
+def vendor_names() -> frozenset[str]:
+    """Return the names of all rows."""
+    return frozenset(_rows())
+
+
+def vendor_at(base_url: str) -> Vendor | None:
+    """Return the vendor whose public API `base_url` is; `None`: it is a server of one's own, or one we do not know."""
+    for row in _rows().values():
+        if row.key == "required" and row.base_url.split("/")[2] == base_url.partition("://")[2].partition("/")[0]:
+            return row
+    return None
+
+
+@cache
+def _rows() -> dict[str, Vendor]:
+    return msgspec.yaml.decode(shipped("config/vendors.yaml").read_bytes(), type=dict[str, Vendor])

@@ -1,0 +1,100 @@
+"""The other commands: check, schema, explain, key, --version."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from gateway import __version__
+from gateway.cli.main import main
+
+TEAM = """
+providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1", api_key: secret-canary}, echo: {}}
+models:
+  fast: {deployments: [{target: a/m, price: {prompt: 1, completion: 2}}], fallbacks: [big, spare]}
+  big: {deployments: [a/big]}
+  spare: echo/echo
+keys: [{name: team-a, key: key-canary-0123456789, models: [fast, spare], limits: {requests_per_minute: 5}}]
+chain: [{use: auth}, {use: limits}, {use: cache}, {use: cost}, {use: retry}]
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    file = tmp_path / "gateway.yaml"
+    file.write_text(TEAM)
+
+    def run(*arguments, stdin=None):
+        return CliRunner().invoke(main, [str(file) if a == "FILE" else a for a in arguments], input=stdin)
+
+    run.file = file
+    return run
+
+
+def test_check_says_what_is_right(run):
+    """And what it counted, so that an empty file does not look fine."""
+    done = run("check", "FILE")
+    assert done.exit_code == 0 and "3 models, 1 keys" in done.output
+
+
+def test_check_finds_what_only_building_finds(run):
+    """`auth` without any key is right by itself; it would lock everybody out."""
+    run.file.write_text(re.sub("keys: .*\n", "", TEAM))
+    done = run("check", "FILE")
+    assert done.exit_code == 1 and "chain[0]" in done.output and "nobody" in done.output
+
+
+def test_check_of_no_file_is_a_sentence(run):
+    """Not a stack trace."""
+    done = run("check", "nowhere.yaml")
+    assert done.exit_code == 1 and "nowhere.yaml: cannot be read: No such file" in done.output
+
+
+def test_a_made_key_works_and_only_its_hash_is_written_down(run):
+    """Paste the second half into the configuration, give the first to its user."""
+    said = run("key", "--name", "mine").output
+    secret = said.splitlines()[0]
+    digest = re.search(r"sha256:([0-9a-f]{64})", said)[1]
+    assert hashlib.sha256(secret.encode()).hexdigest() == digest and "name: mine" in said
+
+
+def test_schema_is_json(run):
+    """What editors complete from."""
+    schema = json.loads(run("schema").output)
+    assert {"server", "redis", "providers", "models", "keys", "chain"} <= set(schema["properties"])
+
+
+def test_the_version_is_one(run):
+    """In one place."""
+    assert __version__ in run("--version").output
+
+
+def test_explain_tells_who_would_be_asked_and_who_not(run):
+    """In order, with the price, the limits and the reason for each that is passed over."""
+    body = {"model": "fast", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+    said = json.loads(
+        run("explain", "-", "--config", "FILE", "--key", "key-canary-0123456789", stdin=json.dumps(body)).output
+    )
+    assert [place["deployment"] for place in said["asked"]] == ["a/m", "echo/echo"]
+    assert said["not_asked"] == [{"fallback": "big", "because": "team-a may not use it"}]
+    assert said["asked"][0]["cost_usd_at_most"].startswith("0.0002")
+    assert said["principal"] == "team-a" and "requests" in json.dumps(said["limits"]) and said["cache"]
+    assert "canary" not in json.dumps(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "fast"), "no API key"),
+        (("--model", "big", "--key", "key-canary-0123456789"), "may not"),
+        (("--model", "fats", "--key", "key-canary-0123456789"), "fats"),
+        (("-", "--key", "key-canary-0123456789"), "not JSON"),
+    ],
+)
+def test_explain_tells_what_would_stop_a_call(run, arguments, words):
+    """With the status that the client would get."""
+    done = run("explain", *arguments, "--config", "FILE", stdin="{")
+    said = json.loads(done.output)
+    assert said["answer"] >= 400 and words in said["because"]

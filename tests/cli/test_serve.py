@@ -1,0 +1,145 @@
+"""`gateway serve` as people start it: real processes, real signals."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from tests.serving import started
+
+ECHO = "providers: {echo: {}}\nmodels: {echo: echo/echo}\nchain: [{use: metrics}, {use: cost}, {use: retry}]\n"
+
+
+def ask(url, model="echo", text="Hello", **headers):
+    body = {"model": model, "messages": [{"role": "user", "content": text}]}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=10)
+
+
+def models(url):
+    return [model["id"] for model in httpx.get(f"{url}/v1/models", trust_env=False).json()["data"]]
+
+
+def test_without_a_configuration_and_an_account_one_curl_gets_a_completion(tmp_path):
+    """The start page's own command, run as it is printed."""
+    with started(tmp_path, environment={"HOME": str(tmp_path)}) as gateway:
+        gateway.until_ready()
+        command = re.search(r"curl .*?'\{.*?\}'", gateway.said, re.DOTALL)[0]
+        answer = subprocess.run(["bash", "-c", f"{command} -s"], capture_output=True, text=True, check=True).stdout
+        assert '"content":"Hello"' in answer
+        assert "OPENAI_API_KEY" in gateway.said or "api_key is empty" in gateway.said
+
+
+def test_a_provider_is_on_when_its_usual_variable_is_set(tmp_path):
+    """Nothing to configure for those who have an account."""
+    with started(tmp_path, environment={"GROQ_API_KEY": "gsk-canary"}) as gateway:
+        gateway.until_ready()
+        health = httpx.get(f"{gateway.url}/health", trust_env=False).json()
+        assert "groq" in health["providers"]["on"] and "openai" in health["providers"]["off"]
+        assert "gsk-canary" not in gateway.said + str(health)
+
+
+def test_a_taken_port_is_told_in_a_sentence(tmp_path):
+    """And not in a stack trace."""
+    with started(tmp_path) as first:
+        first.until_ready()
+        port = first.url.rpartition(":")[2]
+        again = subprocess.run(
+            [sys.executable, "-m", "gateway", "serve", "--port", port], capture_output=True, text=True, timeout=20
+        )
+    assert again.returncode == 1 and "choose another with --port" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_a_wrong_configuration_is_told_with_all_its_mistakes(tmp_path):
+    """Line, column, path, cure: nothing starts."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text("modles: {}\nchain:\n  - {use: retry, attempts: 99}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--config", str(file)], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert f"{file}:1:1" in done.stderr and 'did you mean "models"' in done.stderr
+    assert f"{file}:3:27 chain[0].attempts" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_sigterm_ends_it_cleanly(tmp_path, workers):
+    """Exit status 0, no worker left behind, the port free."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    with started(tmp_path, "--workers", str(workers)) as gateway:
+        gateway.until_ready()
+        assert ask(gateway.url).status_code == 200
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(15) == 0
+    with pytest.raises(httpx.ConnectError):
+        ask(gateway.url)
+
+
+@pytest.mark.parametrize("how", ["signal", "route", "watch"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_new_configuration_serves_in_every_worker(tmp_path, how, workers):
+    """By SIGHUP, by the admin route, or because the file changed; and a bad file changes nothing and says why."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(ECHO)
+    with started(tmp_path, "--workers", str(workers), *(["--watch"] if how == "watch" else [])) as gateway:
+        gateway.until_ready(workers)
+        change(file, ECHO.replace("echo: echo/echo", "other: echo/echo"), how, gateway)
+        until(lambda: all(models(gateway.url) == ["other"] for _ in range(4 * workers)))
+        change(file, "modles: {}\n", how, gateway, status=400)
+        if how != "route":
+            gateway.until_said("the old configuration goes on serving")
+        assert all(models(gateway.url) == ["other"] for _ in range(4 * workers))
+
+
+def change(file, text, how, gateway, status=200):
+    file.write_text(text)
+    if how == "signal":
+        gateway.process.send_signal(signal.SIGHUP)
+    elif how == "route":
+        answer = httpx.post(f"{gateway.url}/admin/reload", trust_env=False, timeout=20)
+        assert answer.status_code == status, answer.text
+        if status == 400:
+            assert "did you mean" in answer.json()["error"]["message"]
+
+
+def until(what, within_s=20):
+    until_s = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path):
+    """The others go on; the next reload reaches the new one too."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    with started(tmp_path, "--workers", "2") as gateway:
+        gateway.until_ready(2)
+        victim = int(re.search(r"worker (\d+) starts", gateway.said)[1])
+        os.kill(victim, signal.SIGKILL)
+        gateway.until_said(f"worker {victim} ended.*another takes its place")
+        until(lambda: len(re.findall(r"worker \d+ starts", gateway.said)) == 3)
+        until(lambda: all(_answers(gateway.url) for _ in range(10)))
+
+
+def _answers(url):
+    try:
+        return ask(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_metrics_of_all_workers_are_added_up(tmp_path):
+    """Whichever worker is scraped."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    with started(tmp_path, "--workers", "3") as gateway:
+        gateway.until_ready(3)
+        for _ in range(20):
+            assert ask(gateway.url).status_code == 200
+        for _ in range(5):
+            text = httpx.get(f"{gateway.url}/metrics", trust_env=False).text
+            assert 'chat_completions_total{model="echo",outcome="finished",provider="echo"} 20.0' in text
