@@ -187,7 +187,8 @@ def serve(place: Path, port: int, mock: int) -> Iterator[list[int]]:
         "  streamed: {deployments: [{target: streamed/mock, price: {prompt: 1, completion: 2}}]}\n"
         f"keys:\n  - {{name: bench, key: {KEY}, limits: {{requests_per_minute: 100000000,"
         " tokens_per_minute: 100000000000, concurrent: 10000}}}\n"
-        "chain: [{use: log}, {use: metrics}, {use: auth}, {use: limits}, {use: cache, ttl: 1ms}, {use: cost}, {use: retry}]\n"
+        "chain: [{use: log}, {use: metrics}, {use: auth}, {use: limits}, {use: cache, ttl: 1ms}, {use: cost},"
+        " {use: retry}]\n"
     )
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
     with (place / "gateway.log").open("wb") as log:

@@ -13,6 +13,8 @@ import msgspec
 from gateway.core.call import Attempt
 from gateway.core.errors import Unreachable
 
+_any = msgspec.json.Decoder().decode
+
 HEAD = ("id", "object", "created", "model")
 FINISHES = {
     "eos": "stop",  # Together
@@ -83,10 +85,10 @@ def mend_message(message: dict[str, Any]) -> bool:
         if thought:
             message["reasoning_content"] = thought
         changed = True
-    if message.get("reasoning"):
-        reasoning = message.pop("reasoning")
-        if isinstance(reasoning, str) and not message.get("reasoning_content"):
-            message["reasoning_content"] = reasoning
+    reasoning = message.get("reasoning")
+    if isinstance(reasoning, str) and reasoning:
+        del message["reasoning"]
+        message["reasoning_content"] = message.get("reasoning_content") or reasoning
         changed = True
     return changed
 
@@ -117,7 +119,7 @@ def mend_finish(choice: dict[str, Any], *, called: bool, forced: bool) -> bool:
 
 def mend_call(call: dict[str, Any], *, begins: bool) -> bool:
     """Mend a tool call, or a piece of one: its type, and arguments that are text. Custom tools are left alone."""
-    if "function" not in call and call.get("type") == "custom":
+    if "custom" in call:
         return False
     changed = False
     if begins and not call.get("type"):
@@ -139,15 +141,14 @@ def mend_whole(said: dict[str, Any], attempt: Attempt) -> bool:
 
     Raises:
         Unreachable: it has no choices, or says that it failed.
+        msgspec.DecodeError: it is nothing of this dialect.
     """
-    choices = said.get("choices")
-    if not isinstance(choices, list) or not choices:
+    choices = objects(said.get("choices"))
+    if not choices:
         raise Unreachable("the upstream answered 200, but without choices")
     changed = Head(attempt, "chat.completion").mend(said)
-    for number, one in enumerate(cast("list[Any]", choices)):
-        if not isinstance(one, dict):
-            raise Unreachable("the upstream answered 200, but its choices are none")
-        changed |= _mend_choice(cast("dict[str, Any]", one), number, attempt)
+    for number, choice in enumerate(choices):
+        changed |= _mend_choice(choice, number, attempt)
     return changed
 
 
@@ -162,6 +163,31 @@ def is_forced(attempt: Attempt) -> bool:
     return isinstance(choice, dict) and "function" in choice
 
 
+def json_object(data: bytes) -> dict[str, Any]:
+    """Decode a JSON object to the last field.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    said = _any(data)
+    if not isinstance(said, dict):
+        raise msgspec.ValidationError("no object")
+    return cast("dict[str, Any]", said)
+
+
+def objects(said: object) -> list[dict[str, Any]]:
+    """Return a list of objects as what it is; `None` is an empty one.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    if said is None:
+        return []
+    if not isinstance(said, list) or not all(isinstance(one, dict) for one in cast("list[object]", said)):
+        raise msgspec.ValidationError("no list of objects")
+    return cast("list[dict[str, Any]]", said)
+
+
 def _mend_choice(choice: dict[str, Any], number: int, attempt: Attempt) -> bool:
     changed = False
     if not isinstance(choice.get("index"), int):
@@ -171,7 +197,7 @@ def _mend_choice(choice: dict[str, Any], number: int, attempt: Attempt) -> bool:
         raise Unreachable("the upstream answered 200, but without a message")
     said = cast("dict[str, Any]", message)
     changed |= mend_message(said)
-    calls = cast("list[dict[str, Any]]", said.get("tool_calls") or [])
+    calls = objects(said.get("tool_calls"))
     for position, call in enumerate(calls):
         changed |= mend_call(call, begins=True)
         if not call.get("id"):

@@ -161,7 +161,8 @@ class _Sections:
             options, vendor = plugins.provider(kind)
         except plugins.Unusable as error:
             place = said or Node(*key, None)
-            cure = error.cure if said else f"{error.cure}, or give it a kind: {{kind: openai, base_url: …}}"
+            kinds = "" if said else "give it a kind: {kind: openai, base_url: …}"
+            cure = ", or ".join(filter(None, (error.cure, kinds)))
             self._reader.mistake(place, (*path, "kind") if said else path, error.problem, cure)
             return self._lost(path)
         implied = {"kind": kind, "vendor": vendor} if vendor and "vendor" not in (node.items or {}) else {"kind": kind}

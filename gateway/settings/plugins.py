@@ -59,9 +59,11 @@ def provider(kind: str) -> tuple[type[ProviderOptions], str]:
     Raises:
         Unusable: there is none, or it cannot be imported.
     """
-    vendor = kind if kind not in PROVIDERS and kind in vendor_names() else ""
-    known = {**dict.fromkeys(vendor_names(), PROVIDERS["openai"]), **PROVIDERS}
-    return _find(kind, "kind of provider", "gateway.providers", known, ProviderOptions), vendor
+    if kind in PROVIDERS:
+        return _find(kind, "kind of provider", "gateway.providers", PROVIDERS, ProviderOptions), ""
+    vendors = dict.fromkeys(sorted(vendor_names()), PROVIDERS["openai"])
+    vendor = kind if kind in vendors else ""
+    return _find(kind, "kind of provider", "gateway.providers", PROVIDERS | vendors, ProviderOptions), vendor
 
 
 def vendor_names() -> frozenset[str]:

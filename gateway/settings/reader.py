@@ -2,7 +2,8 @@
 
 from typing import Any, Literal
 
-import msgspec
+from msgspec import ValidationError, convert
+from msgspec.structs import fields as fields_of
 
 from gateway.core.secret import Secret
 from gateway.settings.complaints import Path, near
@@ -20,7 +21,6 @@ class Reader:
         self._complaints = complaints
         self.broken: set[Path] = set()
         """Where something is wrong; what stands there now is a stand-in."""
-        self.conversions = 0
 
     def read(self, node: Node, type_: Any, path: Path) -> Any:
         """Return what `node` says as `type_`.
@@ -28,10 +28,9 @@ class Reader:
         Where it is wrong there is a complaint for each mistake; a field that is wrong has its default, and what has no
         stand-in is `None`. Callers ask `broken` before they believe what they got.
         """
-        self.conversions += 1
         try:
-            return msgspec.convert(node.value, type_, strict=not node.lax, dec_hook=hook)
-        except msgspec.ValidationError:
+            return convert(node.value, type_, strict=not node.lax, dec_hook=hook)
+        except ValidationError:
             return self._parts(node, type_, path)
 
     def unknown(self, node: Node, name: str, known: list[str], path: Path) -> None:
@@ -66,7 +65,7 @@ class Reader:
     def _struct(self, node: Node, type_: Any, path: Path) -> Any:
         before = len(self.broken)
         items = node.items or {}
-        fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+        fields = {field.encode_name: field for field in fields_of(type_)}
         values: dict[str, Any] = {}
         for name, child in items.items():
             if name in fields:
@@ -102,8 +101,8 @@ class Reader:
         if len(self.broken) > before:
             return plain
         try:
-            return msgspec.convert(plain, type_, dec_hook=hook)
-        except msgspec.ValidationError as error:
+            return convert(plain, type_, dec_hook=hook)
+        except ValidationError as error:
             self.mistake(node, path, _own_words(error))
             return plain
 
@@ -153,6 +152,6 @@ def _nearest(value: object, alternatives: list[Kind]) -> str:
     return cure if cure.startswith("did") else ""
 
 
-def _own_words(error: msgspec.ValidationError) -> str:
+def _own_words(error: ValidationError) -> str:
     text = str(error).partition(" - at `")[0].replace("`", "")
     return text[:1].lower() + text[1:]

@@ -45,7 +45,7 @@ MISTAKES = [
     (
         "  echo:",
         "  mine:",
-        '6:3 providers.mine: unknown kind of provider "mine"; there are groq, ollama, openai, echo, '
+        '6:3 providers.mine: unknown kind of provider "mine"; there are openai, echo, groq, ollama, '
         "or give it a kind: {kind: openai, base_url: …}",
     ),
     (
@@ -80,7 +80,7 @@ MISTAKES = [
     (
         "weight: 3",
         "price: {prompt: -1, completion: 2}",
-        "10:72 models.fast.deployments[0].price.prompt: expected dollars per million tokens like 0.15, got -1",
+        "10:64 models.fast.deployments[0].price.prompt: expected dollars per million tokens like 0.15, got -1",
     ),
     (
         "key: secret-of-team-b",
@@ -91,7 +91,11 @@ MISTAKES = [
     ("name: team-b, ", "", '17:5 keys[1]: "name" is missing'),
     ("name: team-b", "nmae: team-b", '17:6 keys[1].nmae: unknown option "nmae"; did you mean "name"?'),
     ("{target: openai/gpt-4o-mini, weight: 3}", "{weight: 3}", '10:19 models.fast.deployments[0]: "target" is missing'),
-    ('  "local', '  mini: x\n  "local', '14:3 models.mini: "mini" is here a second time; the first is at line 8; keep one of them'),
+    (
+        '  "local',
+        '  mini: x\n  "local',
+        '14:3 models.mini: "mini" is here a second time; the first is at line 8; keep one of them',
+    ),
     # ── variables
     (
         "${TEAM_A_KEY}",
@@ -288,14 +292,17 @@ def test_six_mistakes_are_told_together_in_the_order_of_the_file():
         ("  mini: openai/gpt-4o-mini", "  mini: 5", ["8:9 models.mini"]),
         ("  - use: auth", "  - use: auht", ["20:10 chain[1].use"]),
         ("  - use: limits", "  - use: 5", ["21:10 chain[2].use"]),
-        ("name: team-a, key: ${TEAM_A_KEY}", "key: 5, limis: 6", ["16:6 keys[0]", "16:11 keys[0].key"]),
+        (
+            "name: team-a, key: ${TEAM_A_KEY}",
+            "key: 5, limis: 6",
+            ["16:5 keys[0]", "16:11 keys[0].key", "16:14 keys[0].limis"],
+        ),
     ],
 )
 def test_what_follows_from_a_mistake_is_not_told(old: str, new: str, places: list[str]):
     """A route to a provider whose options are wrong is not a second mistake; nor is a key where `auth` is misspelt."""
     told = [line.removeprefix("gateway.yaml:").split(": ")[0] for line in complaints_of(GOOD.replace(old, new, 1))]
-    assert told[: len(places)] == places or set(places) <= set(told)
-    assert all("unknown provider" not in line for line in told)
+    assert told == places
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])

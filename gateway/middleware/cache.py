@@ -1,0 +1,212 @@
+"""A call that was made before is answered without an upstream.
+
+What a client asks for decides, whatever its temperature: whoever wants another answer to the same question sends
+`cache-control: no-cache`. An answer is kept with the chunks it came in, and told again as it came; asked for in the
+other form it is folded into one, or unfolded into a stream. Only complete answers are kept.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.core.call import Call
+from gateway.core.middleware import Handler
+from gateway.core.receipt import Receipt
+from gateway.core.reply import Chunk, Reply
+from gateway.core.resources import Answers, Resources
+from gateway.core.units import Duration, Size
+from gateway.core.usage import Usage
+from gateway.middleware.base import Options
+from gateway.wire.fold import fold, unfold
+
+Scope = Literal["key", "team", "everyone"]
+
+FORM = b"1"
+"""Changes with what is kept, so that an older version's entries are not found by a newer."""
+SAME_ANSWER = frozenset(
+    {
+        "stream",  # the form, not what is said: both can be made of either
+        "stream_options",
+        "model",  # part of the key by itself
+        "user",  # who asks, for the upstream's own abuse reports
+        "safety_identifier",
+        "metadata",  # a note to the upstream's dashboard
+        "prompt_cache_key",  # where the upstream keeps its own cache
+        "prompt_cache_retention",
+        "store",  # only `true` has an effect, and passes by the cache altogether
+    }
+)
+"""Fields that cannot change what is answered. A field that nobody here knows may, and so belongs to the key."""
+WHOLE = frozenset({"stop", "length", "tool_calls"})
+"""Reasons to end that a repeated call would meet again. A content filter may think otherwise the next time."""
+OFF_LOOP_BYTES = 1_000_000
+"""A longer body is hashed in a thread: 2 ms a megabyte would hold up every other call."""
+
+log = logging.getLogger("gateway")
+
+
+class CacheOptions(Options, frozen=True, kw_only=True):
+    """Keeps answers in Redis where `redis:` is set, and else in this process's memory."""
+
+    inside: ClassVar[Mapping[str, str]] = {
+        "auth": "an answer is kept for whoever paid for it, and only auth knows who that is",
+        "limits": "an answer from the cache is a call too: it must not be free to repeat without end",
+    }
+
+    ttl: Annotated[Duration, Meta(description="duration")] = Duration(3600)
+    """How long an answer is given again."""
+    scope: Scope = "key"
+    """Who shares answers: only the calls of one `key`, those of a `team`, or `everyone` (think of what they say!)."""
+    max_answer: Size = Size(1_000_000)
+    """A larger answer is not kept."""
+    max_bytes: Size = Size(64_000_000)
+    """What all answers together may take of this process's memory. In Redis, its own `maxmemory` decides."""
+
+    def build(self, resources: Resources) -> "Cache":
+        """Make the middleware."""
+        return Cache(self, resources.answers)
+
+
+class Piece(Struct, frozen=True, array_like=True):
+    """A chunk as it is kept; see `Chunk`."""
+
+    data: bytes
+    text: str
+    usage: Usage | None
+    finish_reason: str
+    silent: bool
+    usage_only: bool
+
+
+class Kept(Struct, frozen=True, array_like=True):
+    """An answer as it is kept."""
+
+    stream: bool
+    pieces: Annotated[list[Piece], Meta(min_length=1)]
+    usage: Usage | None
+    finish_reason: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Kept).decode
+
+
+class Cache:
+    """Answers from what is kept, or keeps what is answered."""
+
+    def __init__(self, options: CacheOptions, answers: Answers) -> None:
+        self._scope: Scope = options.scope
+        self._ttl_s = float(options.ttl)
+        self._max_answer = options.max_answer
+        self._answers = answers
+
+    async def __call__(self, call: Call, next: Handler) -> Reply:
+        """Return the kept answer, or that of `next`."""
+        wishes = _wishes(call)
+        if "no-store" in wishes or call.body.get("store") is True or call.body.get("background") is True:
+            call.receipt.cache = "bypass"
+            return await next(call)
+        key = await self._key(call)
+        if "no-cache" in wishes:
+            call.receipt.cache = "bypass"
+        elif (kept := await self._find(key)) is not None:
+            return _again(kept, call)
+        else:
+            call.receipt.cache = "miss"
+        reply = await next(call)
+        self._keep(key, call, reply)
+        return reply
+
+    async def _find(self, key: str) -> Kept | None:
+        found = await self._answers.get(key)
+        if found is None:
+            return None
+        try:
+            return _decode(found)
+        except msgspec.DecodeError as error:
+            log.warning("the cached answer %s cannot be read (%s); an upstream is asked instead", key, error)
+            return None
+
+    def _keep(self, key: str, call: Call, reply: Reply) -> None:
+        """Have the answer kept when it is complete."""
+        gathered = Gathered(self._max_answer)
+        reply.map(gathered.add)
+
+        async def store(receipt: Receipt) -> None:
+            if receipt.outcome == "finished" and (pieces := gathered.complete()):
+                kept = Kept(call.stream, pieces, receipt.usage, receipt.finish_reason)
+                await self._answers.put(key, _encode(kept), self._ttl_s)
+
+        call.at_end(store)
+
+    async def _key(self, call: Call) -> str:
+        if len(call.body.raw) > OFF_LOOP_BYTES:
+            return await asyncio.to_thread(key_of, call, self._scope)
+        return key_of(call, self._scope)
+
+
+class Gathered:
+    """The chunks of an answer as they pass, until they are more than is kept."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._chunks: list[Chunk] = []
+
+    def add(self, chunk: Chunk) -> Chunk:
+        """Take note of `chunk` and return it."""
+        if self._left >= 0:
+            self._left -= len(chunk.data)
+            self._chunks.append(chunk)
+            if self._left < 0:
+                self._chunks.clear()
+        return chunk
+
+    def complete(self) -> list[Piece]:
+        """Return the answer, or nothing if it is not one to give again."""
+        reasons = {chunk.finish_reason for chunk in self._chunks if chunk.finish_reason}
+        if not reasons or not reasons <= WHOLE:
+            return []
+        return [Piece(**msgspec.structs.asdict(chunk)) for chunk in self._chunks]
+
+
+def key_of(call: Call, scope: Scope) -> str:
+    """Return what a call's answer is kept under: who may have it, who would be asked, and what is asked."""
+    principal = call.principal
+    owner = {"key": ("key", principal.id), "team": ("team", principal.team), "everyone": ("everyone", "")}[scope]
+    if scope == "team" and not principal.team:
+        owner = ("key", principal.id)  # those without a team are not a team
+    # The deployments belong to it: where a name leads elsewhere after a reload, the old model's answers are not its own.
+    places = [place.name for place in call.route.deployments] if call.route else []
+    hashed = hashlib.blake2b(FORM, digest_size=24)
+    hashed.update(msgspec.msgpack.encode((owner, call.operation, call.surface, call.model, places)))
+    for name, value in sorted(call.body.fields.items()):
+        if name not in SAME_ANSWER:
+            said = name.encode()
+            hashed.update(b"%d %d " % (len(said), len(memoryview(value))))
+            hashed.update(said)
+            hashed.update(value)
+    return hashed.hexdigest()
+
+
+def _again(kept: Kept, call: Call) -> Reply:
+    """Return the kept answer in the form that is asked for."""
+    receipt = call.receipt
+    receipt.cache, receipt.cost_nusd = "hit", 0
+    receipt.usage, receipt.finish_reason = kept.usage, kept.finish_reason
+    chunks = [Chunk(**msgspec.structs.asdict(piece)) for piece in kept.pieces]
+    if kept.stream and not call.stream:
+        chunks = [fold(chunks)]
+    elif call.stream and not kept.stream:
+        chunks = unfold(chunks[0])
+    return Reply.of(*chunks)
+
+
+def _wishes(call: Call) -> set[str]:
+    """Return the directives of the request's `cache-control` (RFC 9111 §5.2.1)."""
+    said = call.headers.get("cache-control")
+    return {directive.strip().lower() for directive in said.split(",")} if said else set()

@@ -1,0 +1,245 @@
+"""How much a key, a user, a team and a model may use: requests and tokens a minute, and calls at the same time.
+
+A call asks every meter it falls under in one step: all have room and are charged, or none is. Tokens are held by
+estimate and settled by what the upstream says was used. A call counts as a request from the moment it passes here,
+whatever becomes of it; its tokens and its place come back if no answer began.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Raw, Struct
+
+from gateway.core.call import Call
+from gateway.core.errors import LimitReached
+from gateway.core.middleware import Handler
+from gateway.core.principal import Limits as Allowed
+from gateway.core.principal import Principal
+from gateway.core.receipt import Receipt
+from gateway.core.reply import Reply
+from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing
+from gateway.middleware.base import Options
+from gateway.wire.estimate import prompt_tokens
+
+MOST_PLANS = 10_000
+"""Callers whose meters are remembered. Tokens of an identity provider may name any number of them."""
+
+
+class LimitsOptions(Options, frozen=True, kw_only=True):
+    """Limits beside those that `keys:` gives to single keys. What is left out is not limited."""
+
+    inside: ClassVar[Mapping[str, str]] = {"auth": "limits count by key, and only auth knows whose call it is"}
+
+    each_key: Allowed = Allowed()
+    """For every key that says nothing else under its own `limits:`."""
+    each_user: Allowed = Allowed()
+    """For every user, over all their keys and tokens."""
+    each_team: Allowed = Allowed()
+    """For every team, over all its keys."""
+    each_model: Allowed = Allowed()
+    """For every entry of `models:`, over all callers."""
+    users: dict[str, Allowed] = {}
+    """Single users, where they differ from `each_user`."""
+    teams: dict[str, Allowed] = {}
+    """Single teams, where they differ from `each_team`."""
+    models: dict[str, Allowed] = {}
+    """Single entries of `models:`, where they differ from `each_model`."""
+    completion_estimate: Annotated[int, Meta(ge=1)] = 500
+    """Tokens held for an answer whose request does not say how long it may be (`max_completion_tokens`)."""
+
+    def build(self, resources: Resources) -> "Limits":
+        """Make the middleware.
+
+        Raises:
+            ValueError: a limit is for a model that there is not.
+        """
+        for name in self.models:
+            _check_model(name, resources.routes)
+        return Limits(self, resources.limiter)
+
+
+class Plan(Struct, frozen=True):
+    """The meters of one caller at one route."""
+
+    single: tuple[tuple[Meter, int], ...]
+    """Requests and places: each call takes one."""
+    tokens: tuple[Meter, ...]
+
+    @property
+    def meters(self) -> list[Meter]:
+        """All of them."""
+        return [*(meter for meter, _ in self.single), *self.tokens]
+
+
+class Limits:
+    """Holds what a call needs of its meters, and settles when it is over."""
+
+    def __init__(self, options: LimitsOptions, limiter: Limiter) -> None:
+        self._options = options
+        self._limiter = limiter
+        self._plans: dict[tuple[Principal, str], Plan] = {}
+
+    async def __call__(self, call: Call, next: Handler) -> Reply:
+        """Pass the call on if every meter has room.
+
+        Raises:
+            LimitReached: one has not; the message says which, and when it may.
+        """
+        plan = self._plan(call)
+        if not plan.single and not plan.tokens:
+            return await next(call)
+        asks = plan.single
+        if plan.tokens:
+            asks += await self._token_asks(call, plan)
+        held = await self._limiter.hold(call.id, asks)
+        if isinstance(held, Held):  # nothing may be awaited between this and `at_end`: the client may leave
+            call.at_end(partial(self._settle, held))
+        call.receipt.headers.update(headers_of(held.standings))
+        if isinstance(held, Denied):
+            raise LimitReached(_denial(held), retry_after_s=held.retry_after_s)
+        return await next(call)
+
+    async def _settle(self, held: Held, receipt: Receipt) -> None:
+        await self._limiter.settle(held, _used(receipt))
+
+    async def _token_asks(self, call: Call, plan: Plan) -> tuple[tuple[Meter, int], ...]:
+        """Return what to hold: prompt and answer by estimate, or a whole limit where only the prompt fits.
+
+        Raises:
+            LimitReached: not even the prompt fits.
+        """
+        fields = call.body.fields
+        prompt = _estimate(fields.get("messages")) + _estimate(fields.get("tools"))
+        tightest = min(plan.tokens, key=lambda meter: meter.limit)
+        if prompt > tightest.limit:
+            call.receipt.headers.update(headers_of(await self._limiter.standings(plan.meters)))
+            raise LimitReached(
+                f"{_may(tightest)}, and the prompt of this call is about {prompt}: it can never pass; make it shorter",
+                param="messages",
+                code="request_too_large_for_limit",
+            )
+        wanted = prompt + _completion_tokens(call, self._options.completion_estimate)
+        return tuple((meter, min(wanted, meter.limit)) for meter in plan.tokens)
+
+    def _plan(self, call: Call) -> Plan:
+        """Return the meters of a call; they are worked out once for each caller and route."""
+        route = call.route.name if call.route else ""
+        who = (call.principal, route)
+        plan = self._plans.get(who)
+        if plan is None:
+            if len(self._plans) >= MOST_PLANS:
+                del self._plans[next(iter(self._plans))]
+            plan = self._plans[who] = _plan(self._options, call.principal, route)
+        return plan
+
+
+def _plan(options: LimitsOptions, principal: Principal, route: str) -> Plan:
+    scopes = [
+        ("key", principal.id, _merged(principal.limits, options.each_key)),
+        ("user", principal.user, _merged(options.users.get(principal.user), options.each_user)),
+        ("team", principal.team, _merged(options.teams.get(principal.team), options.each_team)),
+        ("model", route, _merged(options.models.get(route), options.each_model)),
+    ]
+    single: list[tuple[Meter, int]] = []
+    tokens: list[Meter] = []
+    for scope, name, allowed in scopes:
+        subject = f"{scope}:{name}"
+        if not name:
+            continue
+        if allowed.requests_per_minute is not None:
+            single.append((Meter(subject, "requests", allowed.requests_per_minute), 1))
+        if allowed.concurrent is not None:
+            single.append((Meter(subject, "concurrent", allowed.concurrent), 1))
+        if allowed.tokens_per_minute is not None:
+            tokens.append(Meter(subject, "tokens", allowed.tokens_per_minute))
+    return Plan(tuple(single), tuple(tokens))
+
+
+def _merged(own: Allowed | None, default: Allowed) -> Allowed:
+    """Return `own`, and `default` where it says nothing."""
+    if own is None:
+        return default
+    return Allowed(
+        *(mine if mine is not None else other for mine, other in zip(_said(own), _said(default), strict=True))
+    )
+
+
+def _said(allowed: Allowed) -> tuple[int | None, ...]:
+    return allowed.requests_per_minute, allowed.tokens_per_minute, allowed.concurrent
+
+
+def _check_model(name: str, routes: Routes) -> None:
+    """Refuse a limit that would never count.
+
+    Raises:
+        ValueError: no entry of `models:` has this name.
+    """
+    route = routes.find(name)
+    if route is not None and route.name != name:
+        raise ValueError(f'a limit for "{name}": it is counted with "{route.name}", so set the limit for that')
+    if route is None and not (near := routes.near(name)).startswith("it is off"):
+        raise ValueError(f'a limit for "{name}", which is not under `models:`; {near}')
+
+
+def _estimate(raw: Raw | None) -> int:
+    return 0 if raw is None else prompt_tokens(bytes(raw))
+
+
+def _completion_tokens(call: Call, otherwise: int) -> int:
+    """Return how long the answers may be, all choices together."""
+    longest = call.body.get("max_completion_tokens", int | None) or call.body.get("max_tokens", int | None)
+    return (longest or otherwise) * (call.body.get("n", int | None) or 1)
+
+
+def _used(receipt: Receipt) -> int | None:
+    """Return the tokens to settle by; `None`: nobody knows, so what was held counts."""
+    if receipt.cache == "hit" or receipt.outcome in ("failed", "refused"):
+        return 0
+    return None if receipt.usage is None else receipt.usage.total_tokens
+
+
+_UNITS = {
+    "requests": "make {} requests a minute",
+    "tokens": "use {} tokens a minute",
+    "concurrent": "have {} calls at once",
+}
+
+
+def _may(meter: Meter) -> str:
+    """`key team-a may make 60 requests a minute`."""
+    scope, _, name = meter.subject.partition(":")
+    return f"{scope} {name} may {_UNITS[meter.kind].format(meter.limit)}"
+
+
+def _denial(denied: Denied) -> str:
+    needs = f", and this call needs about {denied.wanted}" if denied.meter.kind == "tokens" else ""
+    when = "this can never pass" if denied.retry_after_s is None else f"try again in {denied.retry_after_s:.1f}s"
+    return f"{_may(denied.meter)}{needs}; {when}"
+
+
+def headers_of(standings: Sequence[Standing]) -> dict[str, str]:
+    """Return OpenAI's `x-ratelimit-…`, for the requests and for the tokens that leave least."""
+    headers: dict[str, str] = {}
+    for kind in ("requests", "tokens"):
+        tightest = _tightest(standing for standing in standings if standing.meter.kind == kind)
+        if tightest is not None:
+            headers[f"x-ratelimit-limit-{kind}"] = str(tightest.meter.limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(tightest.remaining)
+            headers[f"x-ratelimit-reset-{kind}"] = go_duration(tightest.reset_s)
+    return headers
+
+
+def _tightest(standings: Iterable[Standing]) -> Standing | None:
+    return min(standings, key=lambda standing: (standing.remaining, -standing.reset_s), default=None)
+
+
+def go_duration(seconds: float) -> str:
+    """Return a duration as Go prints it, and OpenAI's headers with it: `12ms`, `1.5s`, `6m0s`. Never too short."""
+    ms = max(0, -int(-seconds * 1000 // 1))
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    said = f"{ms / 1000:g}s"
+    return f"{hours}h{minutes}m{said}" if hours else f"{minutes}m{said}" if minutes else said

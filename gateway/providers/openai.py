@@ -1,0 +1,185 @@
+"""OpenAI, and every vendor that speaks its dialect: what a client sends goes on as it came, and so does the answer.
+
+What vendors do otherwise is data: `config/vendors.yaml`.
+"""
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.call import Attempt
+from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
+from gateway.core.reply import Chunk
+from gateway.providers.base import Keyed, Request
+from gateway.providers.failures import brief
+from gateway.providers.openai_errors import failure_of, is_error
+from gateway.providers.openai_mend import json_object, mend_whole
+from gateway.providers.openai_reader import ChatReader
+from gateway.providers.openai_usage import mend_usage, usage_of
+from gateway.providers.vendors import Vendor, vendor, vendor_at, vendor_names
+
+
+class OpenAIOptions(Keyed, frozen=True, kw_only=True):
+    """OpenAI, a vendor that speaks its dialect, or such a server of your own."""
+
+    organization: str = ""
+    """OpenAI's organisation to charge, where a key may charge several."""
+    project: str = ""
+    """OpenAI's project to charge, where a key may charge several."""
+    vendor: str = ""
+    """Whose ways to expect of the server; found out by `kind` and `base_url` when left out."""
+
+    def __post_init__(self) -> None:
+        """Check that `vendor` is known.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.vendor:
+            vendor(self.vendor)
+
+    @property
+    def row(self) -> Vendor:
+        """What is known of the server."""
+        name = self.vendor or (self.kind if self.kind in vendor_names() and self.kind != "openai" else "")
+        if name or not self.base_url:
+            return vendor(name or "openai")
+        return vendor_at(self.base_url) or Vendor(base_url=self.base_url, docs="", key="optional")
+
+    def off(self) -> str:
+        """It needs a key, unless it is a server of one's own."""
+        row = self.row
+        return "" if self.api_key or row.key == "optional" else f"its api_key is empty; set {row.key_variable}"
+
+    def price_table(self) -> str:
+        """Return what the price table calls the vendor; empty: nobody knows the prices of a server of one's own."""
+        return self.row.price_table
+
+    def build(self, name: str) -> "OpenAI":
+        """Make the provider."""
+        headers = {"content-type": "application/json"}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key.reveal()}"
+        if self.organization:
+            headers["openai-organization"] = self.organization
+        if self.project:
+            headers["openai-project"] = self.project
+        headers |= {name.lower(): value for name, value in self.headers.items()}
+        return OpenAI(self.row, self.base_url, headers)
+
+
+class OpenAI:
+    """Sends chat completions on, and their answers back.
+
+    Args:
+        row: what the vendor does otherwise than OpenAI.
+        base_url: where it is; empty: where the row says.
+        headers: of every request, with lower-case names. The client's own headers, its credential first of all, never
+            leave the gateway.
+    """
+
+    def __init__(self, row: Vendor, base_url: str, headers: dict[str, str]) -> None:
+        self._row = row
+        self._base_url = (base_url or row.base_url).rstrip("/")
+        self._headers = headers
+
+    def request(self, attempt: Attempt) -> Request:
+        """Return what to send: all fields as they came, but for those that this vendor calls otherwise.
+
+        Raises:
+            BadRequest: `stream_options` or `messages` are not what they should be.
+        """
+        changes: dict[str, object] = {"model": attempt.deployment.model, **self._renamed(attempt)}
+        if self._row.stream_options == "refused":
+            changes["stream_options"] = None
+        elif attempt.stream:
+            changes["stream_options"] = {**_options(attempt), "include_usage": True}
+        if self._row.wants_reasoning:
+            changes["messages"] = _with_reasoning(attempt)
+        return Request(self.url(attempt), attempt.body.but(**changes), dict(self._headers))
+
+    def url(self, attempt: Attempt) -> str:
+        """Return where to send it."""
+        return f"{self._base_url}/chat/completions"
+
+    def reader(self, attempt: Attempt) -> ChatReader:
+        """Return a reader for a streamed answer."""
+        return ChatReader(attempt, self._row)
+
+    def whole(self, attempt: Attempt, body: bytes) -> Chunk:
+        """Return a whole answer; the bytes as they came where nothing has to be mended.
+
+        Raises:
+            UpstreamFailed: it is none, whatever its status said.
+        """
+        body = body.strip()  # DeepSeek keeps the connection alive by empty lines
+        try:
+            said = json_object(body)
+            if is_error(said):
+                raise failure_of(body)
+            changed = mend_whole(said, attempt)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Unreachable(f"the upstream answered 200, but with no completion: {_shown(body)}") from None
+        used: Any = said.get("usage")
+        if isinstance(used, dict):
+            changed |= mend_usage(said["usage"], self._row)
+        usage = usage_of(said.get("usage"), self._row)
+        if used and usage is None:
+            del said["usage"]
+            changed = True
+        choice: dict[str, Any] = said["choices"][0]
+        content = choice["message"].get("content")
+        text = content if isinstance(content, str) else ""
+        return Chunk(msgspec.json.encode(said) if changed else body, text, usage, choice["finish_reason"])
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
+        """Return what an error means."""
+        return failure_of(body, status, headers)
+
+    def _renamed(self, attempt: Attempt) -> dict[str, object]:
+        """Return the fields that the vendor knows by another name, or must not see (`None`)."""
+        fields = attempt.body.fields
+        changes: dict[str, object] = {name: None for name in self._row.drops if name in fields}
+        for ours, theirs in self._row.renames.items():
+            if ours in fields:
+                changes[ours] = None
+                changes[theirs] = fields.get(theirs, fields[ours])
+        return changes
+
+
+def _options(attempt: Attempt) -> dict[str, Any]:
+    """Return the client's own `stream_options`.
+
+    Raises:
+        BadRequest: they are no object.
+    """
+    try:
+        return attempt.body.get("stream_options", dict[str, Any] | None) or {}
+    except msgspec.ValidationError:
+        raise BadRequest("stream_options: expected an object", param="stream_options", code="invalid_type") from None
+
+
+def _with_reasoning(attempt: Attempt) -> object:
+    """Return the messages, each that called tools with its `reasoning_content`: clients do not keep it.
+
+    Raises:
+        BadRequest: they are no list of objects.
+    """
+    raw = attempt.body.fields.get("messages")
+    if raw is None or b'"tool_calls"' not in bytes(raw):
+        return raw
+    try:
+        messages = msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])
+    except msgspec.ValidationError:
+        raise BadRequest("messages: expected a list of objects", param="messages", code="invalid_type") from None
+    for message in messages:
+        if "tool_calls" in message:
+            message.setdefault("reasoning_content", msgspec.Raw(b'""'))
+    return messages
+
+
+def _shown(body: bytes) -> str:
+    """Say what an answer is that is no completion."""
+    if body.startswith((b"data:", b"event:", b": ")):
+        return "a stream that was not asked for"
+    return brief(body[:100_000].decode("utf-8", "replace"))[:200] or "nothing"

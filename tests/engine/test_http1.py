@@ -1,0 +1,434 @@
+"""What our own HTTP client promises beyond what every transport does."""
+
+import asyncio
+import random
+import ssl
+import zlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from gateway.core.errors import GatewayError, TimedOut, Unreachable
+from gateway.engine import http1, http1_connection
+from gateway.engine.http1 import NativeTransport, Origin
+from gateway.engine.http1_connection import SLICE_BYTES, idle_limit_s
+from gateway.engine.http1_exchange import MOST_UNREAD_BYTES
+from gateway.engine.outgoing import target_of
+from gateway.providers.base import Request
+from tests.engine.certs import server_context
+from tests.engine.test_transport_contract import MOST, ask, begin, chat, within
+from tests.script import Cut, Fails, Raw, Resets, ScriptedUpstream, Silent, Slow, Stalls
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+async def transport() -> AsyncGenerator[NativeTransport, None]:
+    transport = NativeTransport()
+    yield transport
+    await transport.close()
+
+
+@pytest.fixture
+async def narrow() -> AsyncGenerator[NativeTransport, None]:
+    transport = NativeTransport(most_connections=1)
+    yield transport
+    await transport.close()
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+def origin_of(transport: NativeTransport) -> Origin:
+    (origin,) = transport._origins.values()
+    return origin
+
+
+# ── Connections that are used again ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_no_caller_sees_the_race_for_an_idle_connection(transport: NativeTransport, upstream: ScriptedUpstream):
+    """Servers hang up on idle connections just when we use them; 2,000 calls, a few hundred of them in that moment."""
+    rng = random.Random(3)
+
+    async def caller() -> None:
+        for _ in range(250):
+            assert b"Hello" in await ask(transport, chat(upstream))
+            await asyncio.sleep(rng.random() * 0.001)
+
+    async def hang_up() -> None:
+        while True:
+            upstream.hang_up_idle()
+            await asyncio.sleep(rng.random() * 0.002)
+
+    hanging_up = asyncio.ensure_future(hang_up())
+    await asyncio.gather(*(caller() for _ in range(8)))
+    hanging_up.cancel()
+    assert upstream.asked >= 2000
+    assert upstream.accepted > 50
+
+
+async def test_a_stale_connection_is_replaced_once(transport: NativeTransport, upstream: ScriptedUpstream):
+    """A request is sent again on a new connection, and never a third time."""
+    await ask(transport, chat(upstream))
+    upstream.will(Resets(), Resets(), "never asked")
+    with pytest.raises(Unreachable, match="before it answered"):
+        await ask(transport, chat(upstream))
+    assert (upstream.asked, upstream.accepted) == (3, 2)
+
+
+async def test_after_one_byte_a_request_is_not_sent_again(transport: NativeTransport, upstream: ScriptedUpstream):
+    """The upstream has begun to answer, so it has worked, and will charge for it."""
+    await ask(transport, chat(upstream))
+    upstream.will(Resets(after=1))
+    with pytest.raises(Unreachable, match="before it answered"):
+        await ask(transport, chat(upstream))
+    assert upstream.asked == 2
+
+
+async def test_a_connection_that_dies_late_was_not_stale(
+    transport: NativeTransport, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+):
+    """An upstream that crashes while it works had got the request; sending it again would double the bill."""
+    monkeypatch.setattr(http1_connection, "STALE_WITHIN_S", -1.0)
+    await ask(transport, chat(upstream))
+    upstream.will(Resets())
+    with pytest.raises(Unreachable):
+        await ask(transport, chat(upstream))
+    assert upstream.asked == 2
+
+
+async def test_connection_close_is_obeyed(transport: NativeTransport, upstream: ScriptedUpstream):
+    """A server that says so will not read another request there."""
+    upstream.will(Raw(OK + b"connection: close\r\ncontent-length: 2\r\n\r\n{}", closes=False))
+    assert await ask(transport, chat(upstream)) == b"{}"
+    await upstream.until(lambda: not upstream.connections)
+
+
+async def test_http_1_0_is_not_kept(transport: NativeTransport, upstream: ScriptedUpstream):
+    """It closes unless it says otherwise."""
+    upstream.will(Raw(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}", closes=False))
+    assert await ask(transport, chat(upstream)) == b"{}"
+    await upstream.until(lambda: not upstream.connections)
+
+
+@pytest.mark.parametrize("rest", [b"x", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", b"\0" * 70_000])
+async def test_bytes_too_many_end_the_connection(transport: NativeTransport, upstream: ScriptedUpstream, rest: bytes):
+    """They would be taken for the answer to the next caller's question."""
+    upstream.will(Raw(OK + b"content-length: 2\r\n\r\n{}" + rest, closes=False))
+    assert await ask(transport, chat(upstream)) == b"{}"
+    assert b"Hello" in await ask(transport, chat(upstream))
+    assert upstream.accepted == 2
+
+
+async def test_an_idle_connection_that_speaks_is_closed(transport: NativeTransport, upstream: ScriptedUpstream):
+    """Some servers send a 408 before they hang up. It answers nobody."""
+    await ask(transport, chat(upstream))
+    (connection,) = upstream.connections
+    connection.transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+    await upstream.until(lambda: not upstream.connections)
+    assert b"Hello" in await ask(transport, chat(upstream))
+
+
+async def test_idle_connections_are_closed_and_the_one_in_use_is_not(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+):
+    """The connection used last is used next, so that those which a burst left behind grow old."""
+    monkeypatch.setattr(http1_connection, "IDLE_S", 0.2)
+    monkeypatch.setattr(http1, "SWEEP_S", 0.05)
+    transport = NativeTransport()
+    upstream.will(*[Slow(first_s=0.05)] * 3)
+    await asyncio.gather(*(ask(transport, chat(upstream)) for _ in range(3)))
+    assert len(upstream.connections) == 3
+    for _ in range(12):
+        await ask(transport, chat(upstream))
+        await asyncio.sleep(0.03)
+    assert (len(upstream.connections), upstream.accepted) == (1, 3)
+    await upstream.until(lambda: not upstream.connections)
+    assert origin_of(transport)._places == 0
+    await transport.close()
+
+
+def test_an_upstream_may_say_how_long_it_waits():
+    """We hang up a second before it would; 20 s if it waits longer, or says nothing to the point."""
+    said = [
+        idle_limit_s(value) for value in ("timeout=5", "timeout=60, max=100", "max=5, Timeout = 2", "soon", "timeout=0")
+    ]
+    assert said == [4.0, 20.0, 20.0, 20.0, 0.0] or said == [4.0, 20.0, 1.0, 20.0, 0.0]
+
+
+# ── Heads and bodies ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_chunks_may_have_extensions_and_trailers(transport: NativeTransport, upstream: ScriptedUpstream):
+    """Neither is part of the body, nor of the headers."""
+    body = b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nx-checksum: 1\r\n\r\n"
+    upstream.will(Raw(OK + b"transfer-encoding: chunked\r\n\r\n" + body, closes=False))
+    response = await begin(transport, chat(upstream))
+    assert await response.read(MOST) == b"abcde"
+    assert "x-checksum" not in response.headers
+    await ask(transport, chat(upstream))
+    assert upstream.accepted == 1
+
+
+async def test_what_arrived_together_is_one_piece(transport: NativeTransport, upstream: ScriptedUpstream):
+    """A reader that falls behind catches up in one step, whatever the chunks were."""
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in b"abcdefgh") + b"0\r\n\r\n"
+    upstream.will(Raw(OK + b"transfer-encoding: chunked\r\n\r\n" + body, closes=False))
+    response = await begin(transport, chat(upstream))
+    await asyncio.sleep(0.02)
+    assert [piece async for piece in response.pieces()] == [b"abcdefgh"]
+    response.close()
+
+
+async def test_of_a_repeated_header_the_last_counts(transport: NativeTransport, upstream: ScriptedUpstream):
+    """As the contract says, and so that no list type reaches every reader of headers."""
+    upstream.will(Raw(OK + b"x-a: 1\r\nX-A: 2\r\ncontent-length: 0\r\n\r\n", closes=False))
+    response = await begin(transport, chat(upstream))
+    assert response.headers["x-a"] == "2"
+    response.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{} ",
+        OK + b"content-length: two\r\n\r\n",
+        OK + b"a b\r\n\r\n",
+    ],
+)
+async def test_two_meanings_are_none(transport: NativeTransport, upstream: ScriptedUpstream, answer: bytes):
+    """An answer that two readers could end at two places is how answers are smuggled to other callers."""
+    upstream.will(Raw(answer, closes=False))
+    with pytest.raises(Unreachable, match="is no HTTP"):
+        await ask(transport, chat(upstream))
+    await upstream.until(lambda: not upstream.connections)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 101 Switching\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", "another protocol"),
+        (OK + b"transfer-encoding: gzip\r\n\r\n", "transfer-encoding"),
+        (OK + b"content-encoding: br\r\ncontent-length: 1\r\n\r\nx", 'content-encoding "br"'),
+        (OK + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", "cannot be unpacked|ends too early"),
+        (OK + b"x: " + b"a" * 200_000 + b"\r\n\r\n", "longer than 65536"),
+        (OK + b"x: " + b"a" * 200_000, "longer than 65536"),
+        (OK + b"x: y\r\n" * 20_000 + b"\r\n", "longer than 65536"),
+        (b"HTTP/1.1 103 Wait\r\n\r\n" * 10_000, "longer than 65536"),
+        (OK + b"transfer-encoding: chunked\r\n\r\n0\r\nx: " + b"a" * 200_000, "longer than 65536"),
+        (OK + b"transfer-encoding: chunked\r\n\r\n1;" + b"a" * 200_000, "longer than 65536"),
+    ],
+)
+async def test_what_we_cannot_or_will_not_read_is_unreachable(
+    transport: NativeTransport, upstream: ScriptedUpstream, answer: bytes, why: str
+):
+    """Each with its reason, and none fills our memory."""
+    upstream.will(Raw(answer, closes=False))
+    with pytest.raises(Unreachable, match=why):
+        await ask(transport, chat(upstream))
+    await upstream.until(lambda: not upstream.connections)
+
+
+async def test_packed_bodies_may_have_members_and_may_not_be_cut(
+    transport: NativeTransport, upstream: ScriptedUpstream
+):
+    """gzip allows several members in a row; half of one is a broken answer, whatever its length said."""
+
+    def packed(text: bytes) -> bytes:
+        packer = zlib.compressobj(wbits=31)
+        return packer.compress(text) + packer.flush()
+
+    both = packed(b"one ") + packed(b"two")
+    for body in (both, both[:-4]):
+        head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
+        upstream.will(Raw(head + body, closes=False))
+    assert await ask(transport, chat(upstream)) == b"one two"
+    with pytest.raises(Unreachable, match="ends too early"):
+        await ask(transport, chat(upstream))
+
+
+async def test_who_does_not_read_is_not_written_to(transport: NativeTransport, upstream: ScriptedUpstream):
+    """A slow client slows its upstream down, instead of filling our memory."""
+    size = 20_000_000
+    upstream.will(Raw(OK + b"content-length: %d\r\n\r\n" % size + b"x" * size, closes=False))
+    response = await begin(transport, chat(upstream), within(30.0))
+    await asyncio.sleep(0.2)
+    assert response.unread <= 2 * MOST_UNREAD_BYTES
+    assert len(await response.read(size)) == size
+    assert b"Hello" in await ask(transport, chat(upstream))
+    assert upstream.accepted == 1
+
+
+class _Deaf(asyncio.Protocol):
+    """A server that stops reading after the head, and answers at once if it has an answer."""
+
+    answer = b""
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.pause_reading()
+        self.transport.write(self.answer)
+
+
+async def test_an_early_refusal_is_heard(transport: NativeTransport):
+    """A server may answer before it has read a long request, and never read the rest."""
+    answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nlong"
+    deaf = type("_", (_Deaf,), {"answer": answer})
+    server = await asyncio.get_running_loop().create_server(deaf, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
+    assert (response.status, await response.read(MOST)) == (413, b"long")
+    assert not origin_of(transport)._idle
+    await transport.close()
+    server.close()
+
+
+async def test_a_long_request_is_written_as_it_is_taken(transport: NativeTransport):
+    """An upstream that does not read costs us a slice of memory, and its caller the deadline."""
+    server = await asyncio.get_running_loop().create_server(_Deaf, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    asking = asyncio.ensure_future(ask(transport, Request(url, b"x" * 30_000_000, {}), within(0.3)))
+    await asyncio.sleep(0.15)
+    (connection,) = origin_of(transport).connections
+    assert connection._transport is not None
+    assert connection._transport.get_write_buffer_size() <= 2 * SLICE_BYTES
+    with pytest.raises(TimedOut):
+        await asking
+    await transport.close()
+    server.close()
+
+
+# ── The line ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_more_callers_than_connections_wait_in_line(upstream: ScriptedUpstream):
+    """First come, first served, and never more connections than allowed."""
+    transport = NativeTransport(most_connections=2)
+    upstream.will(*[Slow(first_s=0.01)] * 10)
+    await asyncio.gather(*(ask(transport, chat(upstream, number=number)) for number in range(10)))
+    assert [asked.json["number"] for asked in upstream.requests] == list(range(10))
+    assert upstream.accepted == 2
+    await transport.close()
+
+
+async def test_the_line_is_bounded_by_the_deadline(narrow: NativeTransport, upstream: ScriptedUpstream):
+    """Waiting for a connection is waiting."""
+    upstream.will(Silent())
+    first = asyncio.ensure_future(ask(narrow, chat(upstream)))
+    await upstream.until(lambda: upstream.asked)
+    with pytest.raises(TimedOut, match="first_token"):
+        await ask(narrow, chat(upstream), within(0.05, "first_token"))
+    first.cancel()
+    await asyncio.wait({first})
+    assert b"Hello" in await ask(narrow, chat(upstream))
+
+
+async def test_who_leaves_the_line_takes_no_place_along(narrow: NativeTransport, upstream: ScriptedUpstream):
+    """Not even when the place was given in the very moment of leaving."""
+    held = await begin(narrow, chat(upstream, stream=True))
+    second = asyncio.ensure_future(ask(narrow, chat(upstream)))
+    third = asyncio.ensure_future(ask(narrow, chat(upstream)))
+    await asyncio.sleep(0.01)
+    held.close()
+    second.cancel()
+    assert b"Hello" in await third
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+
+async def test_a_connection_given_to_one_who_leaves_goes_to_the_next(
+    narrow: NativeTransport, upstream: ScriptedUpstream
+):
+    """The same with a live connection in place of an empty place."""
+    upstream.will(Stalls(after_events=1))
+    held = await begin(narrow, chat(upstream, stream=True))
+    second = asyncio.ensure_future(ask(narrow, chat(upstream)))
+    third = asyncio.ensure_future(ask(narrow, chat(upstream)))
+    await asyncio.sleep(0.01)
+    origin = origin_of(narrow)
+    (connection,) = origin.connections
+    held.connection = connection.exchange = None  # as if the answer had just come to its end
+    connection._reset()
+    origin.release(connection)
+    second.cancel()
+    await asyncio.wait({second})
+    with pytest.raises(GatewayError):  # the scripted upstream still owes the first answer there
+        await asyncio.wait_for(_unless_slow(third), 1.0)
+    assert origin._places <= 1
+
+
+async def _unless_slow(asking: "asyncio.Future[bytes]") -> bytes:
+    done, _ = await asyncio.wait({asking}, timeout=0.2)
+    if done:
+        return asking.result()
+    asking.cancel()
+    await asyncio.wait({asking})
+    raise TimedOut("it got the connection, and no answer on it")
+
+
+async def test_every_place_comes_back(upstream: ScriptedUpstream):
+    """Resets, cuts, cancellations and stale connections at random, for five places: then all five still work."""
+    rng = random.Random(11)
+    transport = NativeTransport(most_connections=5)
+    gate = asyncio.Semaphore(20)
+    steps = ["Hello", Resets(), Resets(after=30), Cut(after_events=2), Silent(), Fails(500), Slow(first_s=0.005)]
+
+    async def one(number: int) -> None:
+        async with gate:
+            try:
+                async with asyncio.timeout(rng.random() * 0.03):
+                    await ask(transport, chat(upstream, stream=bool(number % 2)), within(rng.random() * 0.05))
+            except (TimeoutError, GatewayError):
+                pass
+            if number % 7 == 0:
+                upstream.hang_up_idle()
+
+    upstream.will(*rng.choices(steps, k=400))
+    await asyncio.gather(*map(one, range(400)))
+    upstream.script.clear()
+    upstream.will(*[Slow(first_s=0.05)] * 5)
+    before = upstream.asked
+    five = [asyncio.ensure_future(ask(transport, chat(upstream))) for _ in range(5)]
+    await upstream.until(lambda: upstream.asked == before + 5)
+    assert all(b"Hello" in answer for answer in await asyncio.gather(*five))
+    origin = origin_of(transport)
+    assert origin._places == len(origin._idle) == len(origin.connections) <= 5
+    await transport.close()
+
+
+# ── Addresses ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "head"),
+    [
+        ("https://api.example/v1/x", "api.example", 443, " /v1/x HTTP/1.1\r\nhost: api.example\r\n"),
+        ("http://h", "h", 80, " / HTTP/1.1\r\nhost: h\r\n"),
+        ("http://H:8080?a=b#c", "h", 8080, " /?a=b HTTP/1.1\r\nhost: h:8080\r\n"),
+        ("http://[::1]:8000/v1", "::1", 8000, " /v1 HTTP/1.1\r\nhost: [::1]:8000\r\n"),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, host: str, port: int, head: str):
+    """The address to call, and what to say there; a fragment is nobody's business."""
+    target = target_of(url)
+    assert (target.host, target.port, target.head) == (host, port, head)
+
+
+async def test_tls_speaks_http_1_1(tmp_path: Path):
+    """A server that would rather speak HTTP/2 is told that we do not."""
+    async with ScriptedUpstream(tls=server_context(tmp_path)) as upstream:
+        transport = NativeTransport(ssl.create_default_context(cafile=tmp_path / "ca.pem"))
+        await ask(transport, chat(upstream))
+        (connection,) = upstream.connections
+        assert connection.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        await transport.close()
