@@ -193,9 +193,9 @@ class ScriptedUpstream:
                 await self._changed.wait()
 
     def hang_up_idle(self) -> None:
-        """Close every connection on which no answer is owed, as servers do with idle ones."""
+        """Close every connection that has answered and owes no answer, as servers do with idle ones."""
         for connection in list(self.connections):
-            if connection.asked is None:
+            if connection.answered and connection.asked is None:
                 connection.transport.close()
 
     async def __aenter__(self) -> Self:
@@ -228,6 +228,7 @@ class _Connection(asyncio.Protocol):
         self.upstream = upstream
         self.asked: Asked | None = None
         """The request whose answer is not complete."""
+        self.answered = 0
         self.sent = 0
         self.events = 0
         self._buffer = bytearray()
@@ -271,6 +272,7 @@ class _Connection(asyncio.Protocol):
             self.upstream.changed()
             await self._play(Says(step) if isinstance(step, str) else step, asked)
             self.asked = None
+            self.answered += 1
 
     def _served(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (failure := task.exception()) is not None:

@@ -43,10 +43,19 @@ class Serving:
         self.live = live
         self.config = config
         self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+        self._clients: list[AsyncOpenAI] = []
 
     def openai(self, key: str = "none", **more: object) -> AsyncOpenAI:
         """The official SDK, pointed here and otherwise as it comes."""
-        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **more})  # type: ignore[arg-type]
+        client = AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **more})  # type: ignore[arg-type]
+        self._clients.append(client)
+        return client
+
+    async def close(self) -> None:
+        """Close every client."""
+        for client in self._clients:
+            await client.close()
+        await self.http.aclose()
 
     async def ask(self, text: str = "Hi", key: str = "", **fields: object) -> httpx.Response:
         """Ask `mock` for a completion."""
@@ -85,7 +94,7 @@ async def serving(config: str) -> AsyncIterator[Serving]:
         try:
             yield gateway
         finally:
-            await gateway.http.aclose()
+            await gateway.close()
             server.should_exit = True
             await serve
 

@@ -82,7 +82,7 @@ class Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, catch)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # so that a worker's death wakes us
+        signal.signal(signal.SIGCHLD, catch)  # a worker's death wakes us; that is all it does
         self._write = write
         return wake
 

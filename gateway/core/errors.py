@@ -143,7 +143,7 @@ class TimedOut(UpstreamFailed):
 
 
 class Busy(UpstreamFailed):
-    """The upstream asks for patience (429, 503, 529)."""
+    """The upstream asks for patience: 429, or 503 for all others (503, 529)."""
 
     status = 429
     kind = "rate_limit_error"

@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         except HttpParserCallbackError:
             raise  # a bug of ours: asyncio logs it and closes the connection
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._fail(exchange, "the upstream's answer is no HTTP/1.1", error)
+            self._fail(exchange, self._broken or "the upstream's answer is no HTTP/1.1", error)
             return
         if exchange.received == before:
             self._quiet_bytes += len(data)
@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
         """Know the end of the answer, or of what only announced it."""
         if self._interim:
             self._interim = False
-        elif self.exchange is not None and self._parser is not None and not self.exchange.ended:
+        elif self.exchange is not None and self._parser is not None and not self.exchange.ended and not self._broken:
             self._keep = self._parser.should_keep_alive()
             self.exchange.end()
 

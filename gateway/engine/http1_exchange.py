@@ -123,10 +123,10 @@ class Exchange:
         Raises:
             Unreachable: the body is packed in a way that we do not know.
         """
-        self.status, self.headers, self.begun = status, headers, True
         encoding = headers.get("content-encoding", "").strip().lower()
-        if encoding and encoding != "identity":
+        if encoding and encoding != "identity" and self.wants_body:
             self._inflater = Inflater(encoding)
+        self.status, self.headers, self.begun = status, headers, True
 
     def take(self, data: bytes) -> None:
         """Take a piece of the body."""

@@ -162,7 +162,7 @@ class HttpxResponse:
         encoding = self.headers.get("content-encoding", "").strip().lower()
         if encoding and encoding != "identity" and request.method != "HEAD":
             self._inflater = Inflater(encoding)
-        self._body = answer.aiter_raw()
+        self._body = _body_of(answer)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes."""
@@ -251,6 +251,14 @@ async def _burial(lane: _Lane, task: "asyncio.Task[Any] | None") -> None:
         if task.done() and not task.cancelled():
             task.exception()  # looked at, and of no interest: its caller was told why, or has gone
     await lane.client.aclose()
+
+
+async def _body_of(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the body, as packed as it came; at its end, give the connection back to the client."""
+    assert isinstance(answer.stream, httpx.AsyncByteStream)
+    async for data in answer.stream:
+        yield data
+    await answer.aclose()
 
 
 async def _pull(body: AsyncIterator[bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from litestar.types import Receive, Scope
+from litestar.types import HTTPScope, Receive
 
 from gateway.core.call import Body, Call, Headers
 from gateway.core.errors import BadRequest, Forbidden, GatewayError
@@ -23,7 +23,7 @@ class ReloadReader:
     def __init__(self, live: Live) -> None:
         self._live = live
 
-    async def __call__(self, gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+    async def __call__(self, gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
         """Return the call."""
         headers = Headers(dict(scope["headers"]))
         try:
@@ -44,8 +44,8 @@ class ReloadReader:
         return Reply(Chunk(encode({"config": config})))
 
 
-def _is_loopback(scope: Scope) -> bool:
-    client = scope.get("client")
+def _is_loopback(scope: HTTPScope) -> bool:
+    client = scope["client"]
     try:
         return client is not None and ipaddress.ip_address(client[0]).is_loopback
     except ValueError:

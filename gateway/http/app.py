@@ -8,7 +8,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.static_files import create_static_files_router
+from litestar.static_files import create_static_files_router  # pyright: ignore[reportUnknownVariableType]
 from litestar.types import ASGIApp
 
 from gateway import __version__
@@ -33,8 +33,7 @@ def make_app(live: Live) -> ASGIApp:
     app = Litestar(
         route_handlers=[
             call_route(live, read_chat, "/v1/chat/completions"),
-            call_route(live, read_models, "/v1/models"),
-            call_route(live, read_models, "/v1/models/{model:path}"),
+            call_route(live, read_models, "/v1/models", and_below=True),
             call_route(live, ReloadReader(live), "/admin/reload"),
             *(welcome, health, ready, alive, metrics, info),
             *(swagger, redoc, openapi_json),
@@ -48,16 +47,19 @@ def make_app(live: Live) -> ASGIApp:
             path="/openapi",
             render_plugins=[JsonRenderPlugin()],
         ),
-        dependencies={},
+        logging_config=None,  # ours; Litestar's would log every request, and replace the root's handlers
         debug=False,
     )
     app.state.live = live
     return Observed(app, live)
 
 
-def call_route(live: Live, reader: CallReader, path: str) -> ASGIRouteHandler:
-    """Return a route whose requests are calls: answered at the edge, whatever their method."""
-    return asgi(path, copy_scope=False)(Edge(live, reader).__call__)
+def call_route(live: Live, reader: CallReader, path: str, *, and_below: bool = False) -> ASGIRouteHandler:
+    """Return a route whose requests are calls: answered at the edge, whatever their method.
+
+    `and_below` takes every path below too; what is left of it is the request's path then.
+    """
+    return asgi(path, is_mount=and_below, copy_scope=False)(Edge(live, reader).__call__)
 
 
 def refuse(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:

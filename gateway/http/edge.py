@@ -8,9 +8,9 @@ leave, and cancels it.
 import asyncio
 import logging
 import os
-from typing import Any
+from typing import Any, cast
 
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError
@@ -43,7 +43,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, on the configuration that stands when it comes."""
         gateway = self._live.gateway
-        call = await self._reader(gateway, scope, receive, new_id())
+        call = await self._reader(gateway, cast("HTTPScope", scope), receive, new_id())
         answer = Answer(gateway, call, send)
         watch = asyncio.ensure_future(answer.watch(receive, asyncio.current_task()))
         try:

@@ -37,9 +37,10 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # the lifespan, which is no request
             await self._app(scope, receive, send)
             return
+        request: Any = scope
         began_s = self._now()
         status = 500
 
@@ -54,7 +55,7 @@ class Observed:
         try:
             await self._app(scope, receive, observed)
         finally:
-            counted = _counted(scope["method"], scope.get("path_template") or "unmatched", status)
+            counted = _counted(request["method"], request.get("path_template", "unmatched"), status)
             counted[0].inc()
             counted[1].observe(self._now() - began_s)
 

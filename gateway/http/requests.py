@@ -8,7 +8,7 @@ import re
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from litestar.types import Receive, Scope
+from litestar.types import HTTPScope, Receive
 from msgspec import Raw
 
 from gateway.core.call import Body, Call, Headers, Operation
@@ -37,34 +37,34 @@ _stream_options = msgspec.json.Decoder(StreamOptions | None)
 class CallReader(Protocol):
     """Reads one kind of request."""
 
-    async def __call__(self, gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+    async def __call__(self, gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
         """Return the call; of the kind `invalid` if the request is none."""
         ...
 
 
-async def read_chat(gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+async def read_chat(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
     """Read `POST /v1/chat/completions`."""
     headers = Headers(dict(scope["headers"]))
     try:
         require_method(scope, "POST")
-        body = _body_of(await _bytes_of(headers, receive, gateway.max_body))
+        body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
         return _chat_call(gateway, headers, body, id)
     except GatewayError as error:
         return invalid_call(gateway, headers, id, error)
 
 
-async def read_models(gateway: Gateway, scope: Scope, receive: Receive, id: str) -> Call:
+async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
     """Read `GET /v1/models` and `GET /v1/models/{id}`; an id may contain slashes."""
     headers = Headers(dict(scope["headers"]))
     try:
         require_method(scope, "GET")
     except GatewayError as error:
         return invalid_call(gateway, headers, id, error)
-    model = scope["path"].partition("/v1/models")[2].strip("/")
+    model = scope["path"].strip("/")
     return new_call(gateway, headers, Body(), id, "models", model).but(own=gateway.listing)
 
 
-def require_method(scope: Scope, allowed: str) -> None:
+def require_method(scope: HTTPScope, allowed: str) -> None:
     """Refuse other methods than `allowed`.
 
     Raises:

@@ -58,7 +58,7 @@ class CacheOptions(Options, frozen=True, kw_only=True):
         "limits": "an answer from the cache is a call too: it must not be free to repeat without end",
     }
 
-    ttl: Annotated[Duration, Meta(description="duration")] = Duration(3600)
+    ttl: Duration = Duration(3600)
     """How long an answer is given again."""
     scope: Scope = "key"
     """Who shares answers: only the calls of one `key`, those of a `team`, or `everyone` (think of what they say!)."""
@@ -68,7 +68,13 @@ class CacheOptions(Options, frozen=True, kw_only=True):
     """What all answers together may take of this process's memory. In Redis, its own `maxmemory` decides."""
 
     def build(self, resources: Resources) -> "Cache":
-        """Make the middleware."""
+        """Make the middleware.
+
+        Raises:
+            ValueError: nothing would ever be kept.
+        """
+        if self.ttl <= 0 or self.max_answer > self.max_bytes:
+            raise ValueError("expected a `ttl` above zero, and a `max_answer` within `max_bytes`")
         return Cache(self, resources.answers)
 
 
@@ -114,23 +120,28 @@ class Cache:
         key = await self._key(call)
         if "no-cache" in wishes:
             call.receipt.cache = "bypass"
-        elif (kept := await self._find(key)) is not None:
-            return _again(kept, call)
+        elif (reply := await self._find(key, call)) is not None:
+            return reply
         else:
             call.receipt.cache = "miss"
         reply = await next(call)
         self._keep(key, call, reply)
         return reply
 
-    async def _find(self, key: str) -> Kept | None:
+    async def _find(self, key: str, call: Call) -> Reply | None:
         found = await self._answers.get(key)
         if found is None:
             return None
         try:
-            return _decode(found)
-        except msgspec.DecodeError as error:
+            kept = _decode(found)
+            chunks = _told(kept, stream=call.stream)
+        except (ValueError, KeyError) as error:
             log.warning("the cached answer %s cannot be read (%s); an upstream is asked instead", key, error)
             return None
+        receipt = call.receipt
+        receipt.cache, receipt.cost_nusd = "hit", 0
+        receipt.usage, receipt.finish_reason = kept.usage, kept.finish_reason
+        return Reply.of(*chunks)
 
     def _keep(self, key: str, call: Call, reply: Reply) -> None:
         """Have the answer kept when it is complete."""
@@ -180,7 +191,7 @@ def key_of(call: Call, scope: Scope) -> str:
     owner = {"key": ("key", principal.id), "team": ("team", principal.team), "everyone": ("everyone", "")}[scope]
     if scope == "team" and not principal.team:
         owner = ("key", principal.id)  # those without a team are not a team
-    # The deployments belong to it: where a name leads elsewhere after a reload, the old model's answers are not its own.
+    # Where a name leads elsewhere after a reload, the answers of the old model are not its own.
     places = [place.name for place in call.route.deployments] if call.route else []
     hashed = hashlib.blake2b(FORM, digest_size=24)
     hashed.update(msgspec.msgpack.encode((owner, call.operation, call.surface, call.model, places)))
@@ -193,17 +204,16 @@ def key_of(call: Call, scope: Scope) -> str:
     return hashed.hexdigest()
 
 
-def _again(kept: Kept, call: Call) -> Reply:
-    """Return the kept answer in the form that is asked for."""
-    receipt = call.receipt
-    receipt.cache, receipt.cost_nusd = "hit", 0
-    receipt.usage, receipt.finish_reason = kept.usage, kept.finish_reason
+def _told(kept: Kept, *, stream: bool) -> list[Chunk]:
+    """Return the kept answer in the form that is asked for.
+
+    Raises:
+        ValueError, KeyError: it cannot be told in the other form, because it is no chat completion.
+    """
     chunks = [Chunk(**msgspec.structs.asdict(piece)) for piece in kept.pieces]
-    if kept.stream and not call.stream:
-        chunks = [fold(chunks)]
-    elif call.stream and not kept.stream:
-        chunks = unfold(chunks[0])
-    return Reply.of(*chunks)
+    if kept.stream == stream:
+        return chunks
+    return unfold(chunks[0]) if stream else [fold(chunks)]
 
 
 def _wishes(call: Call) -> set[str]:

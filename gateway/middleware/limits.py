@@ -5,11 +5,12 @@ estimate and settled by what the upstream says was used. A call counts as a requ
 whatever becomes of it; its tokens and its place come back if no answer began.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from gateway.core.call import Call
 from gateway.core.errors import LimitReached
@@ -39,11 +40,11 @@ class LimitsOptions(Options, frozen=True, kw_only=True):
     """For every team, over all its keys."""
     each_model: Allowed = Allowed()
     """For every entry of `models:`, over all callers."""
-    users: dict[str, Allowed] = {}
+    users: dict[str, Allowed] = field(default_factory=dict[str, Allowed])
     """Single users, where they differ from `each_user`."""
-    teams: dict[str, Allowed] = {}
+    teams: dict[str, Allowed] = field(default_factory=dict[str, Allowed])
     """Single teams, where they differ from `each_team`."""
-    models: dict[str, Allowed] = {}
+    models: dict[str, Allowed] = field(default_factory=dict[str, Allowed])
     """Single entries of `models:`, where they differ from `each_model`."""
     completion_estimate: Annotated[int, Meta(ge=1)] = 500
     """Tokens held for an answer whose request does not say how long it may be (`max_completion_tokens`)."""
@@ -214,7 +215,9 @@ def _may(meter: Meter) -> str:
 
 def _denial(denied: Denied) -> str:
     needs = f", and this call needs about {denied.wanted}" if denied.meter.kind == "tokens" else ""
-    when = "this can never pass" if denied.retry_after_s is None else f"try again in {denied.retry_after_s:.1f}s"
+    when = (
+        "this can never pass" if denied.retry_after_s is None else f"try again in {go_duration(denied.retry_after_s)}"
+    )
     return f"{_may(denied.meter)}{needs}; {when}"
 
 
@@ -236,7 +239,7 @@ def _tightest(standings: Iterable[Standing]) -> Standing | None:
 
 def go_duration(seconds: float) -> str:
     """Return a duration as Go prints it, and OpenAI's headers with it: `12ms`, `1.5s`, `6m0s`. Never too short."""
-    ms = max(0, -int(-seconds * 1000 // 1))
+    ms = math.ceil(round(seconds * 1000, 3))
     if 0 < ms < 1000:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)

@@ -50,7 +50,10 @@ def failure(
         # As OpenAI says it: a 402 of the upstream is about our account there, not about the client's.
         return Rejected(message, status=429, kind="insufficient_quota", code=code or kind)
     if status in (429, 503, 529):
-        return Busy(message, code=code, retry_after_s=retry_after(headers))
+        busy = Busy(message, code=code, retry_after_s=retry_after(headers))
+        if status != 429:
+            busy.status, busy.kind = 503, "server_error"
+        return busy
     if status == 408:
         return TimedOut(message, code=code)
     if 400 <= status < 500:

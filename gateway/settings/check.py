@@ -23,6 +23,8 @@ class Found(Struct, frozen=True):
     rooms: list[tuple[str, Mapping[str, str]]]
     """The middlewares' names, empty where there is none, and who must stand around each, with the reason."""
     broken: frozenset[Path]
+    cracked: frozenset[Path]
+    """All that something broken is within."""
 
     def sound(self, *path: str | int) -> bool:
         """Tell whether what stands at `path` was really written so."""
@@ -30,7 +32,7 @@ class Found(Struct, frozen=True):
 
     def whole(self, *path: str | int) -> bool:
         """Tell whether nothing is broken at `path` nor anywhere within it."""
-        return self.sound(*path) and not any(other[: len(path)] == path for other in self.broken)
+        return self.sound(*path) and path not in self.cracked
 
 
 def check(found: Found, root: Node, complaints: Complaints) -> None:
@@ -150,7 +152,7 @@ class _Check:
     def _provider_cure(self, provider: str) -> str:
         cure = self._near(provider, self._settings.providers)
         if not cure.startswith("did") and (provider in plugins.PROVIDERS or provider in plugins.vendor_names()):
-            return f"add it under providers: {provider}: {{api_key: ${{{provider.upper()}_API_KEY}}}}"
+            return f'add "{provider}:" under `providers:`'
         return cure or "there are no providers"
 
     def _timeouts(self, path: Path, timeouts: TimeoutSettings) -> None:
@@ -242,11 +244,10 @@ class _Check:
         if known is None:
             fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
             begins = [name[:-1] for name in self._patterns]
-            known = (
-                pattern in ("*", *self._models)
-                or any(fnmatchcase(name, pattern) for name in self._models)
-                or any(pattern.startswith(begin) or (fixed != pattern and begin.startswith(fixed)) for begin in begins)
-            )
+            known = pattern in self._models or any(pattern.startswith(begin) for begin in begins)
+            if not known and fixed != pattern:
+                known = pattern == "*" or any(begin.startswith(fixed) for begin in begins)
+                known = known or any(fnmatchcase(name, pattern) for name in self._models)
             self._opening[pattern] = known
         return known
 

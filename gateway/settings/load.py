@@ -137,7 +137,8 @@ class _Sections:
         chain = [options for _, _, options in rooms]
         settings = replace(settings, providers=providers, chain=chain)
         named = [(use, type_.inside) for use, type_, _ in rooms]
-        return Found(settings, named, frozenset(self._reader.broken))
+        broken = frozenset(self._reader.broken)
+        return Found(settings, named, broken, frozenset(path[:n] for path in broken for n in range(len(path))))
 
     def _providers(self, node: Node | None) -> dict[str, ProviderOptions]:
         if node is None or node.value is None:

@@ -1,8 +1,10 @@
 """Reads a tree as a type: the whole of it in one conversion, and part by part only where that fails."""
 
+from functools import cache
 from typing import Any, Literal
 
 from msgspec import ValidationError, convert
+from msgspec.structs import FieldInfo
 from msgspec.structs import fields as fields_of
 
 from gateway.core.secret import Secret
@@ -47,6 +49,7 @@ class Reader:
         if node.value is BROKEN:
             self.broken.add(path)
             return None
+        before = len(self.broken)
         alternatives = kinds(type_)
         structs = [kind for kind in alternatives if kind.is_struct]
         lists = [kind for kind in alternatives if kind.is_list]
@@ -54,18 +57,19 @@ class Reader:
         if len(structs) == 1 and (node.items is not None or node.value is None):
             return self._struct(node, structs[0].type, path)
         if lists and (node.entries is not None or node.value is None):
-            entries = enumerate(node.entries or [])
-            return self._checked(node, type_, path, [(i, child, lists[0].inner) for i, child in entries])
+            parts = [self.read(child, lists[0].inner, (*path, i)) for i, child in enumerate(node.entries or [])]
+            return self._joined(node, parts, type_, path, before)
         if dicts and (node.items is not None or node.value is None):
             items = (node.items or {}).items()
-            return self._checked(node, type_, path, [(name, child, dicts[0].inner) for name, child in items])
+            named = {name: self.read(child, dicts[0].inner, (*path, name)) for name, child in items}
+            return self._joined(node, named, type_, path, before)
         self._leaf(node, alternatives, words(type_), path)
         return None
 
     def _struct(self, node: Node, type_: Any, path: Path) -> Any:
         before = len(self.broken)
         items = node.items or {}
-        fields = {field.encode_name: field for field in fields_of(type_)}
+        fields = {field.encode_name: field for field in _fields(type_)}
         values: dict[str, Any] = {}
         for name, child in items.items():
             if name in fields:
@@ -94,17 +98,15 @@ class Reader:
         meant = {near(name, missing) for name in items if name not in fields}
         return [name for name in missing if f'did you mean "{name}"?' not in meant]
 
-    def _checked(self, node: Node, type_: Any, path: Path, parts: list[tuple[str | int, Node, Any]]) -> Any:
-        before = len(self.broken)
-        values = [(step, self.read(child, inner, (*path, step))) for step, child, inner in parts]
-        plain = dict(values) if node.items is not None else [value for _, value in values]
+    def _joined(self, node: Node, parts: object, type_: Any, path: Path, before: int) -> Any:
+        """Return the parts as one, where each is right; there may be bounds to the whole."""
         if len(self.broken) > before:
-            return plain
+            return parts
         try:
-            return convert(plain, type_, dec_hook=hook)
+            return convert(parts, type_, dec_hook=hook)
         except ValidationError as error:
             self.mistake(node, path, _own_words(error))
-            return plain
+            return parts
 
     def _leaf(self, node: Node, alternatives: list[Kind], expected: str, path: Path) -> None:
         problem = _parsers_words(node, alternatives) or f"expected {expected}"
@@ -113,7 +115,7 @@ class Reader:
         cure = ""
         if node.reference:
             problem += f", which {node.reference} is not"
-        elif not (text_wanted or composed or isinstance(node.value, dict | list)):
+        elif not (text_wanted or composed or node.items is not None or node.entries is not None):
             problem += f", got {_shown(node.value)}"
             cure = _nearest(node.value, alternatives)
         else:
@@ -121,6 +123,11 @@ class Reader:
             if text_wanted and isinstance(node.value, bool | int | float):
                 cure = "put it in quotes"
         self.mistake(node, path, problem, cure)
+
+
+@cache
+def _fields(type_: Any) -> tuple[FieldInfo, ...]:
+    return fields_of(type_)
 
 
 def _parsers_words(node: Node, alternatives: list[Kind]) -> str:
@@ -153,5 +160,5 @@ def _nearest(value: object, alternatives: list[Kind]) -> str:
 
 
 def _own_words(error: ValidationError) -> str:
-    text = str(error).partition(" - at `")[0].replace("`", "")
+    text = str(error).partition(" - at `")[0].replace("`", "").replace("array", "a list").replace("object", "a mapping")
     return text[:1].lower() + text[1:]

@@ -14,6 +14,8 @@ TOKENS_AN_ATTACHMENT = 1_000
 
 MOST_EXAMINED = 1_000_000
 """Bytes of text that are looked at closely; what is longer is taken to go on like its beginning."""
+MOST_ATTACHMENTS = 1_000
+"""More of them are counted as the text that they are written as."""
 
 _MESSAGE_SYNTAX = len('{"role":"user","content":""},')
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
@@ -40,10 +42,10 @@ def text_tokens(chars: int) -> int:
 
 def _without_attachments(messages: bytes) -> tuple[bytes, int]:
     """Return `messages` without what is base64 in them, and how many images, sounds and files there were."""
-    found = len(_LINKED_IMAGE.findall(messages))
+    found = 0
     pieces: list[bytes] = []
     kept_from = 0
-    while (match := _ATTACHMENT.search(messages, kept_from)) is not None:
+    while len(pieces) < MOST_ATTACHMENTS and (match := _ATTACHMENT.search(messages, kept_from)) is not None:
         begin = match.end()
         end = messages.find(b'"', begin)
         end = len(messages) if end < 0 else end
@@ -53,9 +55,8 @@ def _without_attachments(messages: bytes) -> tuple[bytes, int]:
             pieces.append(messages[kept_from:begin])
             found += 1
         kept_from = end
-    if not pieces:
-        return messages, found
-    return b"".join([*pieces, messages[kept_from:]]), found
+    text = b"".join([*pieces, messages[kept_from:]]) if pieces else messages
+    return text, found + len(_LINKED_IMAGE.findall(text, 0, MOST_EXAMINED))
 
 
 def _tokens(text: bytes) -> int:

@@ -5,6 +5,7 @@ import random
 import ssl
 import zlib
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -155,10 +156,8 @@ async def test_idle_connections_are_closed_and_the_one_in_use_is_not(
 
 def test_an_upstream_may_say_how_long_it_waits():
     """We hang up a second before it would; 20 s if it waits longer, or says nothing to the point."""
-    said = [
-        idle_limit_s(value) for value in ("timeout=5", "timeout=60, max=100", "max=5, Timeout = 2", "soon", "timeout=0")
-    ]
-    assert said == [4.0, 20.0, 20.0, 20.0, 0.0] or said == [4.0, 20.0, 1.0, 20.0, 0.0]
+    values = ("timeout=5", "max=100, timeout=60", "soon", "timeout=0")
+    assert [idle_limit_s(value) for value in values] == [4.0, 20.0, 20.0, 0.0]
 
 
 # ── Heads and bodies ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,7 +216,6 @@ async def test_two_meanings_are_none(transport: NativeTransport, upstream: Scrip
         (b"HTTP/1.1 101 Switching\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", "another protocol"),
         (OK + b"transfer-encoding: gzip\r\n\r\n", "transfer-encoding"),
         (OK + b"content-encoding: br\r\ncontent-length: 1\r\n\r\nx", 'content-encoding "br"'),
-        (OK + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", "cannot be unpacked|ends too early"),
         (OK + b"x: " + b"a" * 200_000 + b"\r\n\r\n", "longer than 65536"),
         (OK + b"x: " + b"a" * 200_000, "longer than 65536"),
         (OK + b"x: y\r\n" * 20_000 + b"\r\n", "longer than 65536"),
@@ -239,18 +237,20 @@ async def test_what_we_cannot_or_will_not_read_is_unreachable(
 async def test_packed_bodies_may_have_members_and_may_not_be_cut(
     transport: NativeTransport, upstream: ScriptedUpstream
 ):
-    """gzip allows several members in a row; half of one is a broken answer, whatever its length said."""
+    """gzip allows several members in a row; half of one, or none, is a broken answer, whatever its length said."""
 
     def packed(text: bytes) -> bytes:
         packer = zlib.compressobj(wbits=31)
         return packer.compress(text) + packer.flush()
 
     both = packed(b"one ") + packed(b"two")
-    for body in (both, both[:-4]):
+    for body in (both, both[:-4], b"plain"):
         head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
         upstream.will(Raw(head + body, closes=False))
     assert await ask(transport, chat(upstream)) == b"one two"
     with pytest.raises(Unreachable, match="ends too early"):
+        await ask(transport, chat(upstream))
+    with pytest.raises(Unreachable, match="cannot be unpacked"):
         await ask(transport, chat(upstream))
 
 
@@ -266,46 +266,44 @@ async def test_who_does_not_read_is_not_written_to(transport: NativeTransport, u
     assert upstream.accepted == 1
 
 
-class _Deaf(asyncio.Protocol):
+@asynccontextmanager
+async def deaf(answer: bytes = b"") -> AsyncGenerator[str, None]:
     """A server that stops reading after the head, and answers at once if it has an answer."""
+    heard: list[asyncio.Transport] = []
 
-    answer = b""
-    transport: asyncio.Transport
+    class Deaf(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            heard.append(transport)  # type: ignore[arg-type]
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        def data_received(self, data: bytes) -> None:
+            heard[-1].pause_reading()
+            heard[-1].write(answer)
 
-    def data_received(self, data: bytes) -> None:
-        self.transport.pause_reading()
-        self.transport.write(self.answer)
+    server = await asyncio.get_running_loop().create_server(Deaf, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    server.close()
+    for transport in heard:
+        transport.abort()
 
 
 async def test_an_early_refusal_is_heard(transport: NativeTransport):
     """A server may answer before it has read a long request, and never read the rest."""
-    answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nlong"
-    deaf = type("_", (_Deaf,), {"answer": answer})
-    server = await asyncio.get_running_loop().create_server(deaf, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
-    assert (response.status, await response.read(MOST)) == (413, b"long")
-    assert not origin_of(transport)._idle
-    await transport.close()
-    server.close()
+    async with deaf(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nlong") as url:
+        response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
+        assert (response.status, await response.read(MOST)) == (413, b"long")
+        assert not origin_of(transport)._idle
 
 
 async def test_a_long_request_is_written_as_it_is_taken(transport: NativeTransport):
     """An upstream that does not read costs us a slice of memory, and its caller the deadline."""
-    server = await asyncio.get_running_loop().create_server(_Deaf, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    asking = asyncio.ensure_future(ask(transport, Request(url, b"x" * 30_000_000, {}), within(0.3)))
-    await asyncio.sleep(0.15)
-    (connection,) = origin_of(transport).connections
-    assert connection._transport is not None
-    assert connection._transport.get_write_buffer_size() <= 2 * SLICE_BYTES
-    with pytest.raises(TimedOut):
-        await asking
-    await transport.close()
-    server.close()
+    async with deaf() as url:
+        asking = asyncio.ensure_future(ask(transport, Request(url, b"x" * 30_000_000, {}), within(0.3)))
+        await asyncio.sleep(0.15)
+        (connection,) = origin_of(transport).connections
+        assert connection._transport is not None
+        assert connection._transport.get_write_buffer_size() <= 2 * SLICE_BYTES
+        with pytest.raises(TimedOut):
+            await asking
 
 
 # ── The line ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -316,7 +314,9 @@ async def test_more_callers_than_connections_wait_in_line(upstream: ScriptedUpst
     transport = NativeTransport(most_connections=2)
     upstream.will(*[Slow(first_s=0.01)] * 10)
     await asyncio.gather(*(ask(transport, chat(upstream, number=number)) for number in range(10)))
-    assert [asked.json["number"] for asked in upstream.requests] == list(range(10))
+    order = [asked.json["number"] for asked in upstream.requests]
+    assert sorted(order[:2]) == [0, 1]  # which of two connections stands first is the system's affair
+    assert order[2:] == [2, 3, 4, 5, 6, 7, 8, 9]
     assert upstream.accepted == 2
     await transport.close()
 
@@ -335,6 +335,7 @@ async def test_the_line_is_bounded_by_the_deadline(narrow: NativeTransport, upst
 
 async def test_who_leaves_the_line_takes_no_place_along(narrow: NativeTransport, upstream: ScriptedUpstream):
     """Not even when the place was given in the very moment of leaving."""
+    upstream.will(Stalls(after_events=1))
     held = await begin(narrow, chat(upstream, stream=True))
     second = asyncio.ensure_future(ask(narrow, chat(upstream)))
     third = asyncio.ensure_future(ask(narrow, chat(upstream)))

@@ -203,7 +203,7 @@ async def test_silence_before_the_head_times_out(transport: Transport, upstream:
     """The error names the clock, and the upstream sees that we have gone."""
     upstream.will(Silent())
     with pytest.raises(TimedOut, match=rf"timeouts\.{clock} "):
-        await ask(transport, chat(upstream), within(0.05, clock))
+        await ask(transport, chat(upstream), within(0.3, clock))
     await upstream.until(lambda: upstream.gone)
 
 

@@ -79,8 +79,7 @@ class Picky(Options, frozen=True, kw_only=True):
 
     low: int
     high: int
-    words: Annotated[list[str], Meta(max_length=2)] = []
-    headers: dict[str, str] = {}
+    words: Annotated[tuple[str, ...], Meta(max_length=2)] = ()
 
     def __post_init__(self) -> None:
         if self.low > self.high:

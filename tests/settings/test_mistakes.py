@@ -121,8 +121,7 @@ MISTAKES = [
     (
         "local/llama",
         "groq/llama",
-        '10:60 models.fast.deployments[1]: unknown provider "groq"; '
-        "add it under providers: groq: {api_key: ${GROQ_API_KEY}}",
+        '10:60 models.fast.deployments[1]: unknown provider "groq"; add "groq:" under `providers:`',
     ),
     (
         "local/llama",
@@ -218,6 +217,11 @@ MISTAKES = [
         "- use: log",
         '- {use: "tests.settings.fakes:Picky", low: 3, high: 1}',
         "19:5 chain[0]: low must not be above high",
+    ),
+    (
+        "- use: log",
+        '- {use: "tests.settings.fakes:Picky", low: 1, high: 3, words: [a, b, c]}',
+        "19:65 chain[0].words: expected a list of length <= 2",
     ),
     # ── stores
     ("${REDIS_URL:-}", "localhost:6379", "2:8 redis: expected an address like redis://host:6379/0, rediss://… or unix"),
