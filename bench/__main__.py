@@ -17,13 +17,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 
-MESSAGES = [{"role": "user", "content": "Say something. " * 60}]
+MESSAGES = [{"role": "user", "content": "COUNT. " + "Say something. " * 60}]
 KEY = "bench-key-0123456789abcdef0123456789abcdef"
 CONNECTIONS = 64
 STREAM_EVENTS = 50
@@ -40,6 +40,7 @@ def main() -> None:
             sys.exit(f"the bench needs {tool}: apt-get install {tool}")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         place = Path(folder)
+        place.chmod(0o755)  # nginx's workers may run as nobody
         write_answers(place)
         mock, proxy, gateway = free_port(), free_port(), free_port()
         stack.enter_context(nginx(place / "mock", mock_config(mock, place), core=1))
@@ -100,14 +101,18 @@ def load(script: Path, url: str, seconds: int) -> tuple[int, float]:
 
 
 def write_script(place: Path, kind: str) -> Path:
-    """Write what wrk sends."""
+    """Write what wrk sends: each time another text, so that no answer comes from the cache."""
     script = place / f"{kind}.lua"
     body = json.dumps({"model": kind, "messages": MESSAGES, "stream": kind == "streamed"})
+    before, after = (json.dumps(part) for part in body.split("COUNT"))
     script.write_text(
-        'wrk.method = "POST"\n'
-        f"wrk.body = {json.dumps(body)}\n"
         'wrk.headers["content-type"] = "application/json"\n'
         f'wrk.headers["authorization"] = "Bearer {KEY}"\n'
+        "local count = os.time() * 1000000\n"
+        "request = function()\n"
+        "  count = count + 1\n"
+        f'  return wrk.format("POST", nil, nil, {before} .. count .. {after})\n'
+        "end\n"
     )
     return script
 
@@ -155,7 +160,7 @@ def proxy_config(port: int, mock: int) -> str:
 
 
 @contextlib.contextmanager
-def nginx(place: Path, servers: str, *, core: int) -> Iterator[list[int]]:
+def nginx(place: Path, servers: str, *, core: int) -> Generator[list[int]]:
     """Run nginx with one worker; yield the worker's process id."""
     place.mkdir()
     config = place / "nginx.conf"
@@ -174,7 +179,7 @@ def nginx(place: Path, servers: str, *, core: int) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def serve(place: Path, port: int, mock: int) -> Iterator[list[int]]:
+def serve(place: Path, port: int, mock: int) -> Generator[list[int]]:
     """Run the gateway with its whole chain; yield its process id."""
     config = place / "gateway.yaml"
     config.write_text(
@@ -186,15 +191,18 @@ def serve(place: Path, port: int, mock: int) -> Iterator[list[int]]:
         "  whole: {deployments: [{target: whole/mock, price: {prompt: 1, completion: 2}}]}\n"
         "  streamed: {deployments: [{target: streamed/mock, price: {prompt: 1, completion: 2}}]}\n"
         f"keys:\n  - {{name: bench, key: {KEY}, limits: {{requests_per_minute: 100000000,"
-        " tokens_per_minute: 100000000000, concurrent: 10000}}}\n"
-        "chain: [{use: log}, {use: metrics}, {use: auth}, {use: limits}, {use: cache, ttl: 1ms}, {use: cost},"
+        " tokens_per_minute: 100000000000, concurrent: 10000}}\n"
+        "chain: [{use: log}, {use: metrics}, {use: auth}, {use: limits}, {use: cache, ttl: 1s}, {use: cost},"
         " {use: retry}]\n"
     )
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
     with (place / "gateway.log").open("wb") as log:
         process = subprocess.Popen(pinned(0, command), stdout=log, stderr=subprocess.STDOUT)
     try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ready"))
+        try:
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}/ready"))
+        except SystemExit:
+            sys.exit((place / "gateway.log").read_text())
         yield [process.pid]
     finally:
         process.terminate()

@@ -34,6 +34,8 @@ class Deployment(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     price: Price | None = None
     """From the configuration. `None`: look it up."""
+    dearness: float = float("inf")
+    """What `cheapest` goes by, known at load: the price of a prompt and a completion token. Infinite: unknown."""
 
 
 class Route(Struct, frozen=True):

@@ -72,13 +72,9 @@ class LiveFleet:
             case "fastest":
                 live.sort(key=lambda d: self.health(d.name).first_chunk_s or 0.0)
             case "cheapest":
-                live.sort(key=_dearness)
+                live.sort(key=lambda d: d.dearness)
         return live + drained
 
     def _drawn(self, deployments: list[Deployment]) -> list[Deployment]:
         """Sort by u^(1/weight) for uniform u: a weighted draw without replacement (Efraimidis and Spirakis, 2006)."""
         return sorted(deployments, key=lambda d: self._chance.random() ** (1 / d.weight), reverse=True)
-
-
-def _dearness(deployment: Deployment) -> float:
-    return float("inf") if deployment.price is None else deployment.price.prompt + deployment.price.completion

@@ -143,6 +143,16 @@ class PriceBook:
             return None
         return schedule[0][1] if len(schedule) == 1 else _price_at(schedule, self._clock.wall())
 
+    def at_once(self, place: Priced) -> Price | None:
+        """Return what `place` costs now, whatever time it takes to find out: for the load of a configuration."""
+        key = (place.provider, place.model)
+        if place.price is not None:
+            return place.price
+        if (override := self._overriding(*key)) is not None:
+            return override
+        vendor = self._vendors.get(place.provider)
+        return None if vendor is None else _price_at(table_prices(vendor, place.model), self._clock.wall())
+
     async def warm(self, places: Iterable[Priced]) -> None:
         """Look all of `places` up, so that no call has to wait for it."""
         for place in places:

@@ -58,14 +58,18 @@ def with_calls(schema: dict[str, Any]) -> dict[str, Any]:
     own = schema.get("components", {})
     return {
         **schema,
-        "paths": {**CALLS, **schema["paths"]},
+        "paths": {**{path: _with_key(item) for path, item in CALLS.items()}, **schema["paths"]},
         "components": {
             **own,
             "schemas": {**own.get("schemas", {}), **components, "Error": ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{"key": []}, {}],
     }
+
+
+def _with_key(item: dict[str, Any]) -> dict[str, Any]:
+    """Say that a route takes a key, where keys are configured."""
+    return {method: {**operation, "security": [{"key": []}, {}]} for method, operation in item.items()}
 
 
 ERROR: dict[str, Any] = {

@@ -12,7 +12,7 @@ from gateway.http.page import page
 from gateway.settings.live import Live
 
 
-@get("/", summary="What this is", sync_to_thread=False)
+@get("/", tags=["Gateway"], summary="What this is", sync_to_thread=False)
 def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
     """Return the gateway's name, its models and where to read on; a page for browsers."""
     live: Live = state.live
@@ -29,7 +29,7 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
     return Response({"name": "llm-gateway", "version": __version__, "models": models, **links})
 
 
-@get("/health", summary="How it is, in full", sync_to_thread=False)
+@get("/health", tags=["Gateway"], summary="How it is, in full", sync_to_thread=False)
 def health(state: State) -> dict[str, Any]:
     """Return the state of the gateway and of what it depends on. Never asks an upstream: health costs nothing."""
     live: Live = state.live
@@ -45,7 +45,7 @@ def health(state: State) -> dict[str, Any]:
     }
 
 
-@get("/ready", summary="May it be sent traffic?", sync_to_thread=False)
+@get("/ready", tags=["Gateway"], summary="May it be sent traffic?", sync_to_thread=False)
 def ready(state: State) -> Response[dict[str, str]]:
     """Return 200 while calls are welcome, 503 while the last ones are finishing before a stop."""
     live: Live = state.live
@@ -54,20 +54,20 @@ def ready(state: State) -> Response[dict[str, str]]:
     return Response({"status": "ready"})
 
 
-@get("/live", summary="Does the process work?", sync_to_thread=False)
+@get("/live", tags=["Gateway"], summary="Does the process work?", sync_to_thread=False)
 def live() -> dict[str, str]:
     """Return 200; it depends on nothing but this process."""
     return {"status": "alive"}
 
 
-@get("/metrics", summary="For Prometheus", media_type=MediaType.TEXT)
+@get("/metrics", tags=["Gateway"], summary="For Prometheus", media_type=MediaType.TEXT)
 async def metrics() -> Response[bytes]:
     """Return every metric of every worker; rendered beside the event loop, which goes on answering calls."""
     content_type, data = await asyncio.to_thread(exposition)
     return Response(data, media_type=content_type)
 
 
-@get("/info", summary="Which build and configuration this is", sync_to_thread=False)
+@get("/info", tags=["Gateway"], summary="Which build and configuration this is", sync_to_thread=False)
 def info(state: State) -> dict[str, Any]:
     """Return what is running; names only, never a secret."""
     live: Live = state.live

@@ -13,7 +13,7 @@ p.sub { margin-top: .25rem; opacity: .7; }
 pre { background: color-mix(in srgb, currentColor 8%, transparent); padding: 1rem; border-radius: .5rem; }
 pre { overflow-x: auto; }
 code { font: 14px/1.5 ui-monospace, monospace; }
-nav a { margin-right: 1.25rem; }
+nav { display: flex; gap: 1.25rem; }
 """
 
 

@@ -4,14 +4,16 @@
 -- KEYS  one a meter. A window (requests, tokens) is a hash: a field for each second in which something was used,
 --       `sum` of them, `from` and `last`: the seconds between which they lie. Places (calls in flight) are a sorted
 --       set of the calls' ids by the millisecond in which each lease ends.
--- ARGV  operation, id of the call, a lease's length in ms; then, for each key:
+-- ARGV  operation, id of the call, and words: a lease's length in ms; then, for each key:
 --         look, hold   kind (window or places), limit, amount
 --         settle       kind, change of the amount, second in which it was held
 --         renew        id of the call
 local SPAN = 60          -- seconds: WINDOW_S
 local PLACE_WAIT = 1000  -- ms: PLACE_WAIT_S
 
-local operation, id, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local operation, id, words = ARGV[1], ARGV[2], {}
+for word in string.gmatch(ARGV[3], '%S+') do words[#words + 1] = word end
+local lease = tonumber(words[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1])
 local now_ms = now * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -107,7 +109,7 @@ local function look_or_hold()
   local used, windows = {}, {}
   local denied, longest = 0, -2
   for i, key in ipairs(KEYS) do
-    local kind, limit, amount = ARGV[3 * i + 1], tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
+    local kind, limit, amount = words[3 * i - 1], tonumber(words[3 * i]), tonumber(words[3 * i + 1])
     if kind == 'window' then
       windows[i] = slide(key)
       used[i] = windows[i].sum
@@ -122,7 +124,7 @@ local function look_or_hold()
   end
   local answer = {denied, now, longest == math.huge and -1 or longest}
   for i, key in ipairs(KEYS) do
-    local limit, amount = tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
+    local limit, amount = tonumber(words[3 * i]), tonumber(words[3 * i + 1])
     local reset = 0
     if operation == 'hold' and denied == 0 then
       if windows[i] then use(key, windows[i], amount) else lease_place(key, id) end
@@ -137,7 +139,7 @@ end
 
 local function settle()
   for i, key in ipairs(KEYS) do
-    local kind, change, second = ARGV[3 * i + 1], tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
+    local kind, change, second = words[3 * i - 1], tonumber(words[3 * i]), tonumber(words[3 * i + 1])
     if kind == 'places' then
       redis.call('ZREM', key, id)
     elseif change > 0 then
@@ -149,7 +151,7 @@ local function settle()
 end
 
 local function renew()
-  for i, key in ipairs(KEYS) do lease_place(key, ARGV[3 + i]) end
+  for i, key in ipairs(KEYS) do lease_place(key, words[1 + i]) end
 end
 
 if operation == 'settle' then return settle() end

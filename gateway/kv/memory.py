@@ -5,8 +5,8 @@ Every operation is one step without an `await` inside, so that no other call can
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from itertools import repeat
 
 from gateway.core.resources import Clock, Denied, Held, Meter, Standing
 
@@ -33,12 +33,18 @@ class MemoryLimiter:
         """Take all of `asks`, or nothing."""
         now_s = self._clock.now()
         self._forget(now_s)
-        if (denied := self._denied(asks, now_s)) is not None:
-            return denied
+        counters = [self._counter(meter) for meter, _ in asks]
+        failing, wait_s = _longest_wait(asks, counters, now_s)
+        if failing is not None:
+            meter, wanted = failing
+            standings = tuple(map(_standing, (meter for meter, _ in asks), counters, repeat(now_s)))
+            return Denied(meter, wanted, None if wait_s == math.inf else wait_s, standings)
         self._live.add(id)
-        for meter, amount in asks:
-            self._taken_from(meter).take(id, amount, now_s)
-        return Held(id, tuple(asks), math.floor(now_s), self._standings((meter for meter, _ in asks), now_s))
+        for (meter, amount), counter in zip(asks, counters, strict=True):
+            counter.take(id, amount, now_s)
+            self._remember(meter, counter)
+        standings = tuple(map(_standing, (meter for meter, _ in asks), counters, repeat(now_s)))
+        return Held(id, tuple(asks), math.floor(now_s), standings)
 
     async def settle(self, held: Held, tokens: int | None) -> None:
         """Free the places of a call and correct its tokens, once; what is not held here is left alone."""
@@ -50,46 +56,33 @@ class MemoryLimiter:
             if meter.kind == "concurrent":
                 self._leave(meter, held.id)
             elif meter.kind == "tokens" and tokens is not None and tokens > amount:
-                self._taken_from(meter).take(held.id, tokens - amount, now_s)
+                counter = self._counter(meter)
+                counter.take(held.id, tokens - amount, now_s)
+                self._remember(meter, counter)
             elif meter.kind == "tokens" and tokens is not None and meter.id in self._windows:
                 self._windows[meter.id].give_back(amount - tokens, held.at_s)
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
-        return self._standings(meters, self._clock.now())
+        now_s = self._clock.now()
+        return tuple(_standing(meter, self._counter(meter), now_s) for meter in meters)
 
     def __len__(self) -> int:
         """How many meters are remembered."""
         return len(self._windows) + len(self._places)
 
-    def _denied(self, asks: Sequence[tuple[Meter, int]], now_s: float) -> Denied | None:
-        """Return the meter without room; of several, the one that is to be waited for longest."""
-        denied, longest_s = None, -1.0
-        for meter, amount in asks:
-            counter = self._counter(meter)
-            if counter.used(now_s) + amount > meter.limit:
-                wait_s = math.inf if amount > meter.limit else counter.wait_s(amount, meter.limit, now_s)
-                if wait_s > longest_s:
-                    denied, longest_s = (meter, amount), wait_s
-        if denied is None:
-            return None
-        standings = self._standings((meter for meter, _ in asks), now_s)
-        return Denied(*denied, None if longest_s == math.inf else longest_s, standings)
-
-    def _standings(self, meters: Iterable[Meter], now_s: float) -> tuple[Standing, ...]:
-        return tuple(_standing(meter, self._counter(meter), now_s) for meter in meters)
-
     def _counter(self, meter: Meter) -> "_Counter":
         """Return what counts for `meter`; one that is not remembered has counted nothing."""
-        kept = self._places if meter.kind == "concurrent" else self._windows
-        return kept.get(meter.id, _NOTHING)
-
-    def _taken_from(self, meter: Meter) -> "_Counter":
         if meter.kind == "concurrent":
-            return self._places.setdefault(meter.id, _Places())
-        window = self._windows.setdefault(meter.id, _Window())
-        self._windows.move_to_end(meter.id)
-        return window
+            return self._places.get(meter.id) or _Places()
+        return self._windows.get(meter.id) or _Window()
+
+    def _remember(self, meter: Meter, counter: "_Counter") -> None:
+        if isinstance(counter, _Places):
+            self._places[meter.id] = counter
+        else:
+            self._windows[meter.id] = counter
+            self._windows.move_to_end(meter.id)
 
     def _leave(self, meter: Meter, id: str) -> None:
         places = self._places.get(meter.id)
@@ -107,26 +100,6 @@ class MemoryLimiter:
             del self._windows[oldest]
 
 
-class _Counter(Protocol):
-    """What counts for one meter."""
-
-    def used(self, now_s: float) -> int:
-        """How much is in use."""
-        ...
-
-    def take(self, id: str, amount: int, now_s: float) -> None:
-        """Use more."""
-        ...
-
-    def wait_s(self, wanted: int, limit: int, now_s: float) -> float:
-        """Seconds until there may be room for `wanted`, which is not more than `limit`."""
-        ...
-
-    def reset_s(self, now_s: float) -> float:
-        """Seconds until nothing is in use, if nothing more is taken."""
-        ...
-
-
 class _Window:
     """What was used in each second of the window, oldest first, and the sum."""
 
@@ -137,6 +110,7 @@ class _Window:
         self.total = 0
 
     def used(self, now_s: float) -> int:
+        """Return how much counts now."""
         oldest = math.floor(now_s) - WINDOW_S
         while self.buckets and (second := next(iter(self.buckets))) < oldest:
             self.total -= self.buckets.pop(second)
@@ -158,6 +132,7 @@ class _Window:
                 del self.buckets[at_s]
 
     def wait_s(self, wanted: int, limit: int, now_s: float) -> float:
+        """Return the seconds until there may be room for `wanted`, which is not more than `limit`."""
         over = self.total + wanted - limit
         for second, amount in self.buckets.items():
             over -= amount
@@ -166,6 +141,7 @@ class _Window:
         return self.reset_s(now_s)
 
     def reset_s(self, now_s: float) -> float:
+        """Return the seconds until nothing counts, if nothing more is taken."""
         return _left(next(reversed(self.buckets)), now_s) if self.buckets else 0.0
 
 
@@ -190,8 +166,20 @@ class _Places:
         return PLACE_WAIT_S if self.taken else 0.0
 
 
-_NOTHING = _Window()
-"""Stands for every meter that is not remembered; only ever read."""
+_Counter = _Window | _Places
+
+
+def _longest_wait(
+    asks: Sequence[tuple[Meter, int]], counters: Sequence[_Counter], now_s: float
+) -> tuple[tuple[Meter, int] | None, float]:
+    """Return the ask for which there is no room, and how long to wait for it; of several, the longest."""
+    failing, longest_s = None, -1.0
+    for (meter, amount), counter in zip(asks, counters, strict=True):
+        if counter.used(now_s) + amount > meter.limit:
+            wait_s = math.inf if amount > meter.limit else counter.wait_s(amount, meter.limit, now_s)
+            if wait_s > longest_s:
+                failing, longest_s = (meter, amount), wait_s
+    return failing, longest_s
 
 
 def _left(second: int, now_s: float) -> float:

@@ -55,8 +55,8 @@ def _echo(request: ChatRequest) -> tuple[list[str], Finish]:
 
 
 def _words(text: str) -> list[str]:
-    """Cut a text into words, each with the space behind it, so that together they are the text."""
-    return re.findall(r"\s*\S+\s*|\s+", text)
+    """Cut a text into words, each with the space before it, so that together they are the text."""
+    return re.findall(r"\s*\S+(?:\s+$)?|\s+", text)
 
 
 def _text(message: Message) -> str:

@@ -117,8 +117,14 @@ def mend_finish(choice: dict[str, Any], *, called: bool, forced: bool) -> bool:
     return word != reason
 
 
-def mend_call(call: dict[str, Any], *, begins: bool) -> bool:
-    """Mend a tool call, or a piece of one: its type, and arguments that are text. Custom tools are left alone."""
+def mend_call(call: dict[str, Any], *, begins: bool, whole: bool) -> bool:
+    """Mend a tool call, or a piece of one: its type, and arguments that are text. Custom tools are left alone.
+
+    Args:
+        call: in a message or a delta.
+        begins: it is not the continuation of one.
+        whole: nothing of it is still to come, so that arguments left out are none.
+    """
     if "custom" in call:
         return False
     changed = False
@@ -129,9 +135,9 @@ def mend_call(call: dict[str, Any], *, begins: bool) -> bool:
         function, changed = {}, True
         call["function"] = function
     said = cast("dict[str, Any]", function)
-    arguments = said.get("arguments")
+    arguments, empty = said.get("arguments"), "{}" if whole else ""
     if not isinstance(arguments, str):  # Ollama has sent objects, and Gemini leaves out what is empty
-        said["arguments"] = "" if arguments is None else msgspec.json.encode(arguments).decode()
+        said["arguments"] = empty if arguments is None else msgspec.json.encode(arguments).decode()
         changed = True
     return changed
 
@@ -199,7 +205,7 @@ def _mend_choice(choice: dict[str, Any], number: int, attempt: Attempt) -> bool:
     changed |= mend_message(said)
     calls = objects(said.get("tool_calls"))
     for position, call in enumerate(calls):
-        changed |= mend_call(call, begins=True)
+        changed |= mend_call(call, begins=True, whole=True)
         if not call.get("id"):
             call["id"], changed = made_id(attempt, choice["index"], position), True
     if not choice.get("finish_reason"):

@@ -52,7 +52,7 @@ class _CleanDelta(Struct, gc=False):
 class _CleanChoice(Struct, gc=False):
     index: int
     delta: _CleanDelta
-    finish_reason: None = None
+    finish_reason: None
 
 
 class _Clean(Struct, gc=False):
@@ -157,7 +157,7 @@ class ChatReader:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         mender, text = self._mender, None
-        if said.id != mender.head.id or not said.model or not said.created or event.name or b"\n" in event.data:
+        if said.id != mender.head.id or not said.model or not said.created or event.name:
             return None
         for choice in said.choices:
             state = mender.choices.get(choice.index)
@@ -170,6 +170,7 @@ class ChatReader:
                         return None
             elif not (delta.content or delta.reasoning_content or delta.refusal):
                 return None
+            state.spoke = True
             if choice.index == 0:
                 text = (text or "") + (delta.content or "")
         return text if text is not None or not said.choices else ""

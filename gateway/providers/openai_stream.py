@@ -35,13 +35,14 @@ class StreamMender:
         self._vendor = vendor
         self._held: dict[str, Any] = {}
         self._left: list[Chunk] = []
+        self._counted_usage: dict[str, Any] = {}
         self.head = Head(attempt, "chat.completion.chunk")
         self.choices: dict[int, _Choice] = {}
 
     @property
     def complete(self) -> bool:
         """Every choice that began has its finish reason."""
-        return bool(self.choices) and all(choice.finish for choice in self.choices.values())
+        return bool(self.choices) and any(choice.finish for choice in self.choices.values())
 
     def event(self, data: bytes, name: bytes = b"") -> list[Chunk]:
         """Return the chunks of one event; none for what is no part of the answer, such as a ping.
@@ -123,9 +124,12 @@ class StreamMender:
     ) -> list[Chunk]:
         """Return usage as an event of its own, as OpenAI does: only clients that asked for it are to see it."""
         if not said["choices"]:
+            if self._counted_usage == usage_object:
+                return []  # vLLM says it once more if every chunk is to say it
             if said.get("usage") is usage_object and not told.emptied:
                 return [Chunk(_framed(said, told, data), usage=usage, usage_only=True, silent=True)]
             return [self._usage_chunk(usage_object, usage)]
+        self._counted_usage = usage_object
         said.pop("usage", None)
         told.changed = True
         return [self._chunk(said, told, data, None), self._usage_chunk(usage_object, usage)]
@@ -183,7 +187,7 @@ class StreamMender:
         told.changed |= mend_finish(choice, called=bool(state.calls), forced=forced)
         reason = choice.get("finish_reason")
         if not isinstance(reason, str) or not reason or state.finish:
-            if reason is not None:
+            if reason is not None or "finish_reason" not in choice:  # xAI leaves it out; OpenAI's schema requires it
                 choice["finish_reason"], told.changed = None, True
             return False
         state.finish = reason
@@ -205,7 +209,7 @@ class StreamMender:
                 changed |= _without_repeats(call, function, state.calls[ours])
             if call.get("index") != ours:
                 call["index"], changed = ours, True
-            changed |= mend_call(call, begins=begins)
+            changed |= mend_call(call, begins=begins, whole=begins and self._vendor.tool_calls == "whole")
         return changed
 
     def _place(self, call: dict[str, Any], named: bool, state: "_Choice") -> int:

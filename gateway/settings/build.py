@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.call import Call, Operation
 from gateway.core.errors import UnknownModel
@@ -19,6 +20,7 @@ from gateway.engine.prices import PriceBook
 from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.engine.upstream import Place, Upstream
 from gateway.middleware.base import Options
+from gateway.middleware.cache import CacheOptions
 from gateway.middleware.retry import Retry, RetryOptions
 from gateway.providers.base import LocalProvider, Provider, ProviderOptions
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
@@ -50,6 +52,7 @@ class Gateway(Struct, frozen=True):
     routes: RouteTable
     clock: Clock
     resources: Resources
+    prices: PriceBook
     rooms: "list[tuple[str, Options, Middleware]]"
     """The chain, outermost first: what each is called in it, its options, itself."""
     listing: Handler
@@ -77,19 +80,23 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     """
     settings = loaded.settings
     providers, off = _providers(loaded)
-    table = RouteTable(*_routes(settings, off))
+    prices = _price_book(settings, providers, process)
+    table = RouteTable(*_routes(settings, off, prices))
     store = process.redis(settings.redis.reveal()) if settings.redis else None
     resources = Resources(
         clock=process.clock,
         limiter=store or process.limiter,
         answers=store or process.answers,
         keys=VirtualKeys([_key(key) for key in settings.keys], process.clock),
-        prices=_price_book(settings, providers, process),
+        prices=prices,
         candidates=RouteCandidates(table, process.fleet),
         routes=table,
         key_sets=process.key_sets,
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
+    for options in settings.chain:
+        if isinstance(options, CacheOptions):
+            process.answers.resize(options.max_bytes)
     upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()}, process.fleet)
     return Gateway(
         config_id=hashlib.sha256(text.encode()).hexdigest()[:12],
@@ -98,6 +105,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         routes=table,
         clock=process.clock,
         resources=resources,
+        prices=prices,
         rooms=rooms,
         listing=Listing(table),
         providers_on=list(providers),
@@ -209,13 +217,15 @@ def _moment_s(said: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _routes(settings: Settings, off: Mapping[str, str]) -> tuple[list[Route], dict[str, str]]:
+def _routes(settings: Settings, off: Mapping[str, str], prices: PriceBook) -> tuple[list[Route], dict[str, str]]:
     """Return the routes that can be asked, without the deployments that cannot; and why the others cannot."""
     routes: list[Route] = []
     without: dict[str, str] = {}
     for name, route in settings.models.items():
         deployments = [_deployment(route, deployment) for deployment in route.deployments]
         usable = tuple(deployment for deployment in deployments if deployment.provider not in off)
+        if route.order == "cheapest":
+            usable = tuple(_compared(deployment, prices.at_once(deployment)) for deployment in usable)
         if usable:
             fallbacks = tuple(route.fallbacks)
             routes.append(Route(name, usable, route.order, fallbacks, _timeouts(route.timeouts, TimeoutSettings())))
@@ -223,6 +233,10 @@ def _routes(settings: Settings, off: Mapping[str, str]) -> tuple[list[Route], di
             provider = deployments[0].provider
             without[name] = f"provider {provider} is off: {off[provider]}"
     return routes, without
+
+
+def _compared(deployment: Deployment, price: Price | None) -> Deployment:
+    return deployment if price is None else replace(deployment, dearness=price.prompt + price.completion)
 
 
 def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deployment:

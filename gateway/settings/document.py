@@ -40,6 +40,7 @@ _PLAINLY = {
     "mapping values are not allowed": "a `key: value` cannot stand here: is the line above indented like this one, and "
     "is text that contains `: ` in quotes?",
     "found unexpected ':'": "a colon cannot stand here: write a space after it, or put the text in quotes",
+    "second occurrence": "the anchor of line {line} has this name already",
     "but found another document": "a second document begins here; a configuration is one",
     "found unexpected end of stream": "the quote that opened here is never closed",
     "did not find expected ',' or ']'": "the `[` of line {line} is not closed, or a comma is missing",

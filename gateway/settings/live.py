@@ -81,6 +81,7 @@ class Live:
         self._process = process
         self._everywhere = everywhere
         self._reloading = asyncio.Lock()
+        self._warming: asyncio.Task[None] | None = None
         self.name = source.name
         self.clock: Clock = process.clock
         self.began_s = process.clock.now()
@@ -97,10 +98,13 @@ class Live:
     async def running(self, _: object = None) -> AsyncGenerator[None, None]:
         """Start what the graph needs; at the end settle every call and close every connection."""
         await self._process.start()
+        self._warm()
         try:
             yield
         finally:
             self.draining = True
+            if self._warming is not None:
+                self._warming.cancel()
             await self.gateway.engine.settle()
             await self._process.close()
 
@@ -120,6 +124,7 @@ class Live:
             if gateway.config_id != old.config_id:
                 await self._process.start()
                 self.gateway = gateway
+                self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
             return gateway.config_id
 
@@ -137,6 +142,11 @@ class Live:
         gateway = await asyncio.to_thread(self._built, self._original)
         await self._everywhere(gateway.config_id)
         return gateway.config_id
+
+    def _warm(self) -> None:
+        """Look prices up beside the first calls: the price table takes half a second to load."""
+        places = [place for route in self.gateway.routes for place in route.deployments if "*" not in place.model]
+        self._warming = asyncio.ensure_future(self.gateway.prices.warm(places))
 
     def _built(self, source: Source) -> Gateway:
         try:

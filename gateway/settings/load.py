@@ -185,7 +185,8 @@ class _Sections:
         """Return a middleware's name, class and options; no name where it has none."""
         nobody = "", Options, Options()
         if node.items is None:
-            cure = f'write "use: {node.value}"' if node.value in plugins.MIDDLEWARES else ""
+            named = isinstance(node.value, str) and node.value in plugins.MIDDLEWARES
+            cure = f'write "use: {node.value}"' if named else ""
             self._wrong(node, path, "expected a mapping like {use: log}", cure)
             return nobody
         said = node.items.get("use")
@@ -196,13 +197,11 @@ class _Sections:
             return nobody
         if not isinstance(said.value, str):
             self._wrong(said, (*path, "use"), "expected text")
-            self._reader.broken.add(path)
             return nobody
         try:
             use, options = plugins.middleware(said.value)
         except plugins.Unusable as error:
             self._reader.mistake(said, (*path, "use"), error.problem, error.cure)
-            self._reader.broken.add(path)
             return nobody
         read: Options | None = self._reader.read(_but(node, without=("use",)), options, path)
         return use, options, read or Options()

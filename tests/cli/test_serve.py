@@ -64,7 +64,7 @@ def test_a_wrong_configuration_is_told_with_all_its_mistakes(tmp_path):
     )
     assert done.returncode == 1
     assert f"{file}:1:1" in done.stderr and 'did you mean "models"' in done.stderr
-    assert f"{file}:3:27 chain[0].attempts" in done.stderr
+    assert f"{file}:3:28 chain[0].attempts" in done.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 4])

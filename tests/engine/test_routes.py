@@ -4,7 +4,6 @@ import random
 from collections import Counter
 
 from gateway.core.route import Deployment, Route
-from gateway.core.usage import Price
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.routes import MOST_EXPANDED, RouteTable
 
@@ -76,5 +75,5 @@ def test_fastest_goes_by_the_time_to_the_first_chunk():
 
 def test_cheapest_goes_by_price_the_unknown_last():
     """Unknown is not free."""
-    cheap, dear = (Deployment(f"{n}/m", n, "m", price=Price(p, p)) for n, p in (("cheap", 1), ("dear", 9)))
+    cheap, dear = (Deployment(f"{n}/m", n, "m", dearness=p) for n, p in (("cheap", 1), ("dear", 9)))
     assert [d.provider for d in LiveFleet().order([A, dear, cheap], "cheapest")] == ["cheap", "dear", "a"]

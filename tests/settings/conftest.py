@@ -1,6 +1,7 @@
 import pytest
+import yaml
 
-from gateway.settings import plugins
+from gateway.settings import document, plugins
 
 ROOMS = ("log", "auth", "limits", "cache", "retry")
 FAKES = "tests.settings.fakes"
@@ -14,3 +15,10 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "MIDDLEWARES", rooms)
     monkeypatch.setattr(plugins, "PROVIDERS", providers)
     monkeypatch.setattr(plugins, "VENDORS", FAKES)
+
+
+@pytest.fixture(params=["libyaml", "pure Python"])
+def both_loaders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyYAML's two parsers: which one there is depends on the platform's wheel."""
+    loader = yaml.SafeLoader if request.param == "pure Python" else document._LOADER
+    monkeypatch.setattr(document, "_LOADER", loader)

@@ -5,7 +5,6 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-import yaml
 
 from gateway.core.secret import Secret
 from gateway.settings import document, load, reader
@@ -19,13 +18,6 @@ pytestmark = pytest.mark.usefixtures("fakes")
 
 def loaded(text: str, **environment: str) -> Loaded:
     return load.load(text, name="gateway.yaml", environment=environment)
-
-
-@pytest.fixture(params=["libyaml", "pure Python"])
-def both_loaders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyYAML's two parsers: which one there is depends on the platform's wheel."""
-    loader = yaml.SafeLoader if request.param == "pure Python" else document._LOADER
-    monkeypatch.setattr(document, "_LOADER", loader)
 
 
 @pytest.mark.usefixtures("both_loaders")
@@ -124,6 +116,8 @@ def test_a_key_expires_on_a_date_with_or_without_quotes(said: str):
 def test_sections_whose_lines_are_all_comments_are_empty():
     """That is how one turns a section off for a moment."""
     settings = loaded("""
+    server:
+      # port: 9000
     providers:
       echo:
     models:
@@ -132,7 +126,7 @@ def test_sections_whose_lines_are_all_comments_are_empty():
     #  - {name: a, key: b}
     chain:
     """).settings
-    assert (settings.models, settings.keys, settings.chain) == ({}, [], [])
+    assert (settings.server, settings.models, settings.keys, settings.chain) == (Server(), {}, [], [])
     assert settings.providers == {"echo": fakes.EchoOptions(kind="echo")}
 
 
@@ -212,7 +206,7 @@ def test_keys_may_be_for_a_middleware_we_do_not_know():
 
 
 @pytest.mark.parametrize(
-    "entry", ["*", "fast", "f*", "openai/*", "openai/gpt-4o", "openai/gpt-*", "*/gpt-4o", "[a-f]*"]
+    "entry", ["*", "fast", "f*", "openai/*", "openai/gpt-4o", "openai/gpt-*", "*/gpt-4o", "*-mini", "[a-f]*"]
 )
 def test_a_key_s_models_may_be_patterns_and_names_within_patterns(entry: str):
     """As they are matched when a call comes in."""
@@ -242,6 +236,13 @@ def test_a_fallback_may_be_a_name_that_a_pattern_matches():
     """It is filled in when it is needed."""
     text = "providers: {echo: }\nmodels: {a: {deployments: [echo/a], fallbacks: [e/b]}, e/*: echo/*}"
     assert loaded(text).settings.models["a"].fallbacks == ["e/b"]
+
+
+def test_fallbacks_that_fork_and_meet_again_are_looked_at_once():
+    """Thirty forks in a row are a billion ways, and none of them is a circle."""
+    lines = [f"  {x}{i}: {{deployments: [echo/a], fallbacks: [a{i + 1}, b{i + 1}]}}" for i in range(30) for x in "ab"]
+    text = "\n".join(["providers: {echo: }", "models:", *lines, "  a30: echo/a", "  b30: echo/b"])
+    assert len(loaded(text).settings.models) == 62
 
 
 WHERE = """\

@@ -1,5 +1,10 @@
 """What people get wrong in gateway.yaml, and what they are told: the place, the path, the cure."""
 
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from gateway.settings.complaints import ConfigError
@@ -297,6 +302,12 @@ def test_six_mistakes_are_told_together_in_the_order_of_the_file():
         ("  - use: auth", "  - use: auht", ["20:10 chain[1].use"]),
         ("  - use: limits", "  - use: 5", ["21:10 chain[2].use"]),
         (
+            "{target: openai/gpt-4o-mini, weight: 3}",
+            "{target: echo/a, weight: 0}, 5",
+            ["10:47 models.fast.deployments[1]"],
+        ),
+        ("openai: {api_key: ${OPENAI_API_KEY}}", "${WORD}: {}", ["4:3 providers"]),
+        (
             "name: team-a, key: ${TEAM_A_KEY}",
             "key: 5, limis: 6",
             ["16:5 keys[0]", "16:11 keys[0].key", "16:14 keys[0].limis"],
@@ -356,6 +367,9 @@ SECRETS = [
     ("key: secret-of-team-b", "key: 4711.0815"),
     ("key: secret-of-team-b", "key: *4711.0815"),
     ("key: secret-of-team-b", "key: !4711.0815 x"),
+    ("key: secret-of-team-b", "key: !4711!x x"),
+    ("key: secret-of-team-b", "key: !4711.0815 [x]"),
+    ("- use: auth", "- [4711.0815]"),
     ("key: secret-of-team-b", "key: sha256:4711.0815"),
     ("{name: team-b, key: secret-of-team-b}", "4711.0815"),
     ("${REDIS_URL:-}", "localhost/4711.0815"),
@@ -368,13 +382,68 @@ SECRETS = [
 ]
 
 
+@pytest.mark.usefixtures("both_loaders")
 @pytest.mark.parametrize(("old", "new"), SECRETS)
 def test_what_may_be_a_secret_is_never_shown(old: str, new: str):
     """A complaint goes into logs, terminals, issues."""
-    assert "4711.0815" not in "".join(complaints_of(GOOD.replace(old, new, 1)))
+    assert "4711" not in "".join(complaints_of(GOOD.replace(old, new, 1)))
 
 
 def test_a_complaint_is_no_longer_than_a_line_though_the_value_is():
     """Someone may put a whole prompt where a word belongs."""
     (told,) = complaints_of(GOOD.replace("ttl: 1h", f"ttl: {'x' * 10_000}"))
     assert len(told) < 200
+
+
+def test_one_cause_is_one_complaint_however_many_keys_it_concerns():
+    """Ten thousand keys have limits, and the chain lacks one line."""
+    text = GOOD.replace("  - use: limits\n", "").replace("secret-of-team-b", "b, limits: {concurrent: 1}")
+    assert len(complaints_of(text)) == 1
+
+
+def test_a_path_is_unambiguous_where_a_name_has_dots():
+    """Models have."""
+    (told,) = complaints_of(
+        GOOD.replace("  mini: openai", '  "gpt-4.1 x": {deployments: [echo/x], odrer: x}\n  mini: openai')
+    )
+    assert told.startswith('gateway.yaml:8:40 models["gpt-4.1 x"].odrer: unknown option')
+
+
+ODD = [
+    5,
+    -1.5,
+    True,
+    None,
+    "",
+    "*",
+    "a/b",
+    "${WORD}",
+    "${NOT_SET}",
+    [],
+    {},
+    [5, ["x"]],
+    {"x": {"y": None}},
+    {"use": []},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=json.dumps)
+def test_whatever_stands_anywhere_is_taken_or_complained_of(odd: object):
+    """Never a traceback: whoever reads it did not write the gateway."""
+    good = load(GOOD, name="gateway.yaml", environment=ENVIRONMENT).root.value
+    changed = [json.dumps(one) for one in with_one_changed(good, odd)]
+    assert len(changed) > 50
+    for text in changed:
+        with contextlib.suppress(ConfigError):
+            load(text, name="gateway.yaml", environment=ENVIRONMENT)
+
+
+def with_one_changed(value: Any, odd: object) -> Iterator[Any]:
+    """Yield `value` with one of the values in it, at any depth, replaced by `odd`."""
+    yield odd
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from ({**value, name: other} for other in with_one_changed(inner, odd))
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from ([*value[:i], other, *value[i + 1 :]] for other in with_one_changed(inner, odd))

@@ -1,0 +1,370 @@
+"""What goes through is what came: bytes are kept, faults mended, ends believed only when they were said."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
+
+from gateway.core.call import Body
+from gateway.core.errors import BadRequest, Broke, Rejected, Unreachable, UpstreamFailed
+from gateway.core.reply import Chunk
+from gateway.core.secret import Secret
+from gateway.core.usage import Usage
+from gateway.providers.openai import OpenAIOptions
+from gateway.wire import sse
+from tests.providers.test_golden import CASES, Case, attempt, check_chunks, gathered
+
+HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1_790_000_000, "model": "m"}
+DONE = b"data: [DONE]\n\n"
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+STREAMED = attempt({"stream": True, "messages": []}, "m")
+
+
+def openai(**options):
+    return OpenAIOptions(**{"api_key": Secret("sk-ours"), **options}).build("openai")
+
+
+def event(delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any) -> bytes:
+    choices = [] if delta is None else [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}]
+    return b"data: " + json.dumps({**HEAD, "choices": choices, **more}).encode() + b"\n\n"
+
+
+def read(*pieces: bytes, vendor: str = "", attempt=STREAMED) -> list[Chunk]:
+    reader = openai(vendor=vendor).reader(attempt)
+    chunks: list[Chunk] = []
+    for piece in pieces:
+        chunks += reader.feed(piece)
+        if reader.finished:
+            return chunks
+    return chunks + reader.end()
+
+
+OPEN = event({"role": "assistant", "content": ""})
+HI = event({"content": "Hi"})
+STOP = event({}, "stop")
+
+
+# ── Requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sent(raw: bytes, vendor: str = "", stream: bool = False) -> dict[str, msgspec.Raw]:
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    call = attempt({"messages": []}, "real-model").but(stream=stream, body=Body(raw, fields))
+    return msgspec.json.decode(openai(vendor=vendor).request(call).body, type=dict[str, msgspec.Raw])
+
+
+def test_all_fields_but_the_model_go_on_byte_for_byte():
+    """Unknown ones too, with their spaces, their number formats and their unknown insides."""
+    raw = b'{"model":"house","messages":[ {"role" : "user"} ],"temperature":0.10,"new_thing":{"a": [1.0e3]},"seed":4}'
+    body = sent(raw)
+    assert bytes(body.pop("model")) == b'"real-model"'
+    assert {name: bytes(value) for name, value in body.items()} == {
+        "messages": b'[ {"role" : "user"} ]',
+        "temperature": b"0.10",
+        "new_thing": b'{"a": [1.0e3]}',
+        "seed": b"4",
+    }
+
+
+def test_a_stream_is_always_asked_for_its_usage():
+    """Without it nobody knows the cost; the client's own options stay beside it."""
+    raw = b'{"model":"x","stream":true,"stream_options":{"include_usage":false,"include_obfuscation":false}}'
+    said = json.loads(bytes(sent(raw, stream=True)["stream_options"]))
+    assert said == {"include_usage": True, "include_obfuscation": False}
+    assert "stream_options" in sent(b'{"model":"x","stream":true,"stream_options":null}', stream=True)
+    assert "stream_options" not in sent(b'{"model":"x"}')
+    assert "stream_options" not in sent(raw, vendor="mistral", stream=True)
+
+
+def test_stream_options_that_are_none_are_refused():
+    """Rather than replaced by ours."""
+    with pytest.raises(BadRequest) as refused:
+        sent(b'{"model":"x","stream_options":7}', stream=True)
+    assert refused.value.param == "stream_options"
+
+
+def test_fields_are_renamed_where_a_vendor_knows_them_by_another_name():
+    """Ollama ignores `max_completion_tokens` in silence, and Mistral answers 422."""
+    body = sent(b'{"model":"x","max_completion_tokens":7,"seed":4,"user":"u"}', vendor="mistral")
+    assert {name: bytes(value) for name, value in body.items() if name != "model"} == {
+        "max_tokens": b"7",
+        "random_seed": b"4",
+    }
+    both = sent(b'{"model":"x","max_completion_tokens":7,"max_tokens":3}', vendor="ollama")
+    assert (bytes(both["max_tokens"]), "max_completion_tokens" in both) == (b"3", False)
+
+
+def test_reasoning_that_the_client_lost_is_sent_back_empty():
+    """DeepSeek answers 400 to a turn that called tools without it; what the client kept is left alone."""
+    kept = b'{"role":"assistant","tool_calls":[],"reasoning_content":"x"}'
+    raw = b'{"model":"x","messages":[{"role":"user","n":1.50},{"role":"assistant","tool_calls":[]},' + kept + b"]}"
+    messages = bytes(sent(raw, vendor="deepseek")["messages"])
+    assert messages == (
+        b'[{"role":"user","n":1.50},{"role":"assistant","tool_calls":[],"reasoning_content":""},' + kept + b"]"
+    )
+    assert b"reasoning_content" not in bytes(sent(raw.replace(b',"reasoning_content":"x"', b""))["messages"])
+
+
+def test_no_header_of_the_client_leaves_the_gateway():
+    """Its credential is ours to check, not an upstream's to see."""
+    request = openai(organization="org", project="p", headers={"X-Title": "sea"}).request(STREAMED)
+    assert request.headers == {
+        "content-type": "application/json",
+        "authorization": "Bearer sk-ours",
+        "openai-organization": "org",
+        "openai-project": "p",
+        "x-title": "sea",
+    }
+    assert "authorization" not in openai(api_key=Secret(), base_url="http://localhost:1/v1").request(STREAMED).headers
+
+
+def test_one_requests_headers_are_not_the_nexts():
+    """The trace's id is added to them on the way out."""
+    provider = openai()
+    provider.request(STREAMED).headers["traceparent"] = "00-1"
+    assert "traceparent" not in provider.request(STREAMED).headers
+
+
+# ── Streams ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_clean_events_keep_their_bytes_and_go_on_together():
+    """Decoding and encoding each would double what a stream costs, and could change what we do not know."""
+    odd = b'data: {"id":"c1", "object":"chat.completion.chunk","created":1790000000,"model":"m","x":1.50e1,'
+    odd += b'"choices":[ {"index":0,"delta":{"content":"\\u00e6","new":[ ]},"finish_reason":null}]}\n\n'
+    (chunk, *rest) = read(OPEN + odd + HI, STOP, DONE)
+    assert chunk == Chunk(OPEN + odd + HI, "æHi")
+    assert rest == [Chunk(STOP, finish_reason="stop")]
+
+
+def test_a_role_alone_commits_to_nothing():
+    """An error right behind it may still be answered by another deployment."""
+    reader = openai().reader(STREAMED)
+    assert [chunk.silent for chunk in reader.feed(OPEN)] == [True]
+    assert [chunk.silent for chunk in reader.feed(HI)] == [False]
+    for said in ({"reasoning_content": "x"}, {"refusal": "x"}, {"audio": {"id": "a"}}):
+        assert not read(OPEN, event(said), STOP)[1].silent
+
+
+def test_usage_is_an_event_of_its_own_wherever_it_came():
+    """A client that asked gets it in one place; one that did not, does not."""
+    for stream in (
+        (OPEN, HI, STOP, event(usage=USAGE), DONE),
+        (OPEN, HI, event({}, "stop", usage=USAGE), DONE),
+        (OPEN, HI, event({}, "stop", x_groq={"usage": USAGE}), DONE),
+        (OPEN, HI, event({}, "stop", usage=USAGE), event(usage=USAGE), DONE),
+        (OPEN, HI, STOP, event({"role": "assistant", "content": ""}, "stop", usage=USAGE), DONE),
+    ):
+        *said, counted = read(*stream)
+        assert (counted.usage, counted.usage_only, counted.silent) == (Usage(5, 2), True, True)
+        assert json.loads(counted.data[6:])["choices"] == []
+        assert not any(chunk.usage_only for chunk in said)
+        assert said[-1].finish_reason == "stop"
+        check_chunks(gathered([*said, counted])["chunks"], complete=True)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "finish"),
+    [
+        ((OPEN, HI, STOP, DONE), "stop"),
+        ((OPEN, HI, STOP), "stop"),
+        ((OPEN, HI, DONE), "stop"),
+        ((OPEN, HI, b"data: [DONE]"), "stop"),
+        ((OPEN, HI, STOP.rstrip()), "stop"),
+        ((OPEN, event({"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]}), DONE), "tool_calls"),
+        ((OPEN, STOP), "stop"),
+    ],
+)
+def test_an_answer_is_complete_when_the_upstream_says_so(pieces, finish):
+    """By a finish reason, or by `[DONE]`: some servers leave out the one, some the other."""
+    assert "".join(chunk.finish_reason for chunk in read(*pieces)) == finish
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        ((OPEN, HI), Broke),
+        ((OPEN, HI, STOP[:-9]), Broke),
+        ((OPEN, HI, event({"content": "B"}, index=1), STOP), Broke),
+        ((OPEN,), Unreachable),
+        ((OPEN, DONE), Unreachable),
+        ((DONE,), Unreachable),
+        ((b": ping\n\n",), Unreachable),
+        ((), Unreachable),
+        ((b"<html><title>Hello</title></html>",), Unreachable),
+    ],
+)
+def test_half_an_answer_never_looks_whole(pieces, error):
+    """It would be believed, stored and cached. Before anything was said, another deployment may be asked."""
+    with pytest.raises(UpstreamFailed) as raised:
+        read(*pieces)
+    assert type(raised.value) is error
+
+
+def test_several_answers_each_come_to_their_end():
+    """With `n`, events come in any order; the text that is counted is the first answer's."""
+    chunks = read(
+        event({"role": "assistant", "content": "a"}, index=1),
+        OPEN,
+        event({"content": "b"}, index=1) + HI + event({}, "length", index=1),
+        STOP,
+    )
+    assert ("".join(c.text for c in chunks), "".join(c.finish_reason for c in chunks)) == ("Hi", "stop")
+    assert [c["choices"][0]["index"] for c in gathered(chunks)["chunks"]] == [1, 0, 1, 0, 1, 0]
+
+
+def test_what_came_before_an_error_is_delivered_first():
+    """The bytes may have come together; the client has paid for what was said."""
+    reader = openai().reader(STREAMED)
+    (said,) = reader.feed(OPEN + HI + b'data: {"error":{"message":"no","code":500}}\n\n' + HI + DONE)
+    assert (said.text, reader.finished) == ("Hi", False)
+    with pytest.raises(Unreachable, match="no"):
+        reader.feed(HI)
+    with pytest.raises(Unreachable, match="no"):
+        reader.end()
+
+
+def test_nothing_is_read_behind_the_end():
+    """The connection may be given back as soon as `[DONE]` is here."""
+    assert read(OPEN + HI + STOP + DONE + HI)[-1].text == "Hi"
+
+
+@pytest.mark.parametrize("name", ["tool_calls", "choices"])
+@pytest.mark.parametrize("value", [7, "x", [7], {}])
+def test_what_is_none_of_the_dialect_is_an_error_not_a_crash(name, value):
+    """Whatever an upstream sends, a client gets a sentence."""
+    said = event({"tool_calls": value}) if name == "tool_calls" else event(choices=value)
+    with pytest.raises(Unreachable, match="cannot be read"):
+        read(OPEN, said, STOP)
+
+
+def test_an_event_that_never_ends_is_given_up(monkeypatch):
+    """Memory is not the upstream's."""
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
+    with pytest.raises(Unreachable, match="more than 1000 bytes"):
+        read(OPEN, *[b"data: " + b"x" * 300] * 5)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=4), lambda s: st.lists(s, max_size=2))
+DELTAS = st.dictionaries(st.sampled_from(["role", "content", "reasoning", "reasoning_content", "tool_calls"]), JSON)
+CHOICE = st.fixed_dictionaries({}, optional={"index": JSON, "delta": JSON | DELTAS, "finish_reason": JSON})
+KEYS = ["id", "created", "model", "choices", "usage", "error", "x_groq"]
+EVENTS = st.dictionaries(st.sampled_from(KEYS), JSON | st.lists(CHOICE, max_size=2))
+
+
+@settings(deadline=None, max_examples=200)
+@given(events=st.lists(EVENTS | JSON, max_size=4))
+def test_no_json_whatever_breaks_the_reader(events):
+    """A stream is an answer or a failure with a name; never a bug of ours."""
+    data = b"".join(b"data: " + json.dumps(said).encode() + b"\n\n" for said in events)
+    try:
+        chunks = read(OPEN, data, DONE)
+    except UpstreamFailed:
+        return
+    for said in gathered(chunks)["chunks"]:
+        assert isinstance(said["choices"], list)
+
+
+@settings(deadline=None, max_examples=200)
+@given(said=EVENTS)
+def test_no_json_whatever_breaks_a_whole_answer(said):
+    """Nor does one that came at once."""
+    for choice in said.get("choices") or [] if isinstance(said.get("choices"), list) else []:
+        if isinstance(choice, dict) and "delta" in choice:
+            choice["message"] = choice.pop("delta")
+    try:
+        openai().whole(STREAMED, json.dumps(said).encode())
+    except UpstreamFailed:
+        pass
+
+
+OURS = [case for case in CASES if (case / "answer.sse").exists() and case.parent.name not in ("anthropic", "gemini")]
+
+
+@pytest.mark.parametrize("folder", OURS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_official_helper_can_gather_every_stream(folder):
+    """`client.chat.completions.stream()` crashes on, or doubles, what this provider mends."""
+    outcome = Case(folder).outcome()
+    state = ChatCompletionStreamState()
+    for said in outcome["chunks"]:
+        state.handle_chunk(ChatCompletionChunk.model_validate(said))
+    if "error" in outcome:
+        return
+    choice = state.current_completion_snapshot.choices[0]
+    assert ((choice.message.content or ""), choice.finish_reason) == (outcome["text"], outcome["finish_reason"])
+    for call in choice.message.tool_calls or []:
+        assert call.function.name == "tide"
+        assert isinstance(json.loads(call.function.arguments or "{}"), dict)
+
+
+# ── Whole answers ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+WHOLE = {"id": "c1", "object": "chat.completion", "created": 1_790_000_000, "model": "m"}
+
+
+def whole(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> bytes:
+    return json.dumps(
+        {**WHOLE, "choices": [{"index": 0, "message": message, "finish_reason": finish}], **more}
+    ).encode()
+
+
+def test_a_whole_answer_that_is_right_keeps_its_bytes():
+    """Whatever else stands in it."""
+    body = whole({"role": "assistant", "content": "Hi", "new": [1.50]}, usage=USAGE, x={"y": None})
+    chunk = openai().whole(STREAMED, b"\n\n " + body + b"\n")
+    assert chunk == Chunk(body, "Hi", Usage(5, 2), "stop")
+
+
+def test_usage_of_zeros_is_no_usage():
+    """LocalAI writes zeros where it does not know; free is something else."""
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    chunk = openai().whole(STREAMED, whole({"content": "Hi"}, usage=zeros))
+    assert (chunk.usage, "usage" in json.loads(chunk.data)) == (None, False)
+
+
+def test_a_finish_is_tool_calls_if_tools_were_called_unless_the_client_forced_it():
+    """Ollama and Gemini say `stop`; OpenAI does so too, on purpose, where the client named the function."""
+    body = whole({"tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]})
+    forced = attempt({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "m")
+    assert openai().whole(STREAMED, body).finish_reason == "tool_calls"
+    assert openai().whole(forced, body).finish_reason == "stop"
+
+
+def test_reasoning_tokens_are_added_only_where_the_total_says_that_they_are_missing():
+    """So that nothing is counted twice when xAI comes to count as OpenAI does."""
+    details = {"completion_tokens_details": {"reasoning_tokens": 3}}
+    apart = {**USAGE, **details, "total_tokens": 10}
+    inside = {**USAGE, **details}
+    for used, completion in ((apart, 5), (inside, 2)):
+        counted = openai(vendor="xai").whole(STREAMED, whole({"content": "x"}, usage=used)).usage
+        assert (counted.completion_tokens, counted.reasoning_tokens) == (completion, 3)
+    assert openai().whole(STREAMED, whole({"content": "x"}, usage=apart)).usage.completion_tokens == 2
+
+
+def test_a_stated_cost_is_believed_only_of_vendors_that_state_dollars():
+    """Another server's `cost` may be cents, or credits."""
+    body = whole({"content": "x"}, usage={**USAGE, "cost": 0.0000015})
+    assert openai(vendor="openrouter").whole(STREAMED, body).usage.stated_cost_nusd == 1500
+    assert openai().whole(STREAMED, body).usage.stated_cost_nusd is None
+
+
+@pytest.mark.parametrize(("status", "seen"), [(400, 400), (500, 502), (None, 502)])
+def test_an_error_in_a_200_is_an_error(status, seen):
+    """The official SDK would make an answer of it that is None throughout."""
+    error = {"message": "no", "code": status} if status else "no"
+    with pytest.raises(UpstreamFailed, match="no") as raised:
+        openai().whole(STREAMED, json.dumps({"error": error}).encode())
+    assert raised.value.status == seen
+
+
+def test_a_failed_generation_is_told_to_the_client_and_not_tried_again():
+    """Groq's model called a tool wrongly: the request is at fault, not the server."""
+    with pytest.raises(Rejected) as raised:
+        read(OPEN, b'event: error\ndata: {"error":{"message":"no","code":"tool_use_failed","status_code":400}}\n\n')
+    assert (raised.value.status, raised.value.code, raised.value.retryable) == (400, "tool_use_failed", False)
