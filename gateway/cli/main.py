@@ -15,6 +15,7 @@ from gateway.settings.complaints import ConfigError
 from gateway.settings.jsonschema import schema as json_schema
 from gateway.settings.live import File, Live
 from gateway.settings.process import Process
+from gateway.settings.reference import markdown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,9 +39,10 @@ def check(file: Path) -> None:
 
 
 @main.command()
-def schema() -> None:
+@click.option("--markdown", "as_page", is_flag=True, help="As the page docs/configuration.md.")
+def schema(as_page: bool) -> None:
     """Print the JSON schema of gateway.yaml, for editors."""
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(markdown() if as_page else json.dumps(json_schema(), indent=2, ensure_ascii=False), nl=not as_page)
 
 
 @main.command()

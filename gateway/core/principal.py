@@ -9,7 +9,7 @@ Count = Annotated[int, Meta(ge=1)]
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much may be used. `None`: no limit."""
+    """How much may be used. What is left out is not limited."""
 
     requests_per_minute: Count | None = None
     """Calls in any 60 seconds."""

@@ -52,15 +52,17 @@ class Line:
         url: where Redis is.
         clock: what probes wait by.
         budget_s: how long a command may take.
-        lost: what it means that Redis is gone, for the log.
+        use: what the line is for, and
+        lost: what it means that Redis is gone; both for the log.
 
     Raises:
         ValueError: the URL is none.
     """
 
-    def __init__(self, url: str, clock: Clock, budget_s: float, *, lost: str) -> None:
+    def __init__(self, url: str, clock: Clock, budget_s: float, *, use: str, lost: str) -> None:
         self._clock = clock
         self._budget_s = budget_s
+        self._use = use
         self._lost = lost
         self._redis = _client(url)
         self._waiting: list[Asked] = []
@@ -139,8 +141,9 @@ class Line:
                 self._refuse(batch, Gone("the gateway is stopping"))
 
     def _answer(self, asked: Asked, reply: Any) -> None:
-        if isinstance(reply, NoScriptError) and not asked.reply.done():
-            asked.reply.set_exception(reply)
+        if isinstance(reply, NoScriptError):
+            if not asked.reply.done():
+                asked.reply.set_exception(reply)
         elif isinstance(reply, Exception):
             self._lose(reply)
             self._refuse([asked], Gone(str(reply)))
@@ -157,7 +160,7 @@ class Line:
     def _lose(self, error: Exception) -> None:
         """Refuse everything from now on, until a probe has succeeded."""
         if self._probing is None:
-            log.warning("Redis is gone (%s): %s", _why(error), self._lost)
+            log.warning("%s: Redis is gone (%s), so %s", self._use, _why(error), self._lost)
             self._probing = asyncio.ensure_future(self._probe())
         self._refuse(self._waiting, Gone("Redis is gone"))
         self._waiting = []
@@ -168,7 +171,7 @@ class Line:
             if await self._unreachable() is None:
                 break
         self._probing = None
-        log.warning("Redis is back: it is no longer so that %s", self._lost)
+        log.warning("%s: Redis is back", self._use)
 
     async def _unreachable(self) -> Exception | None:
         """Return why Redis cannot be used: a replica, a full or a loading one will not take a write."""

@@ -53,8 +53,8 @@ class RedisStore:
         self._script = script
         self._digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         # Two, so that no limit waits behind a large answer.
-        self._limits = Line(url, clock, budget_s, lost="each process counts limits by itself")
-        self._answers = Line(url, clock, budget_s, lost="the cache answers nothing")
+        self._limits = Line(url, clock, budget_s, use="limits", lost="each process counts by itself")
+        self._answers = Line(url, clock, budget_s, use="cache", lost="nothing is found in it")
         self._local = MemoryLimiter(clock)
         self._live: dict[str, Held] = {}
         self._tasks = set[asyncio.Task[None]]()

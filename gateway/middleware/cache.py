@@ -128,6 +128,11 @@ class Cache:
         self._keep(key, call, reply)
         return reply
 
+    async def explain(self, call: Call) -> Mapping[str, object]:
+        """Tell whether the call's answer is kept, and under which key."""
+        key = await self._key(call)
+        return {"answer": "kept" if await self._answers.get(key) is not None else "not kept", "key": key}
+
     async def _find(self, key: str, call: Call) -> Reply | None:
         found = await self._answers.get(key)
         if found is None:

@@ -101,6 +101,15 @@ class Limits:
             raise LimitReached(_denial(held), retry_after_s=held.retry_after_s)
         return await next(call)
 
+    async def explain(self, call: Call) -> Mapping[str, object]:
+        """Tell how each meter that the call falls under stands."""
+        standings = await self._limiter.standings(self._plan(call).meters)
+        return {
+            standing.meter.id: f"{standing.remaining} of {standing.meter.limit} left, whole again in "
+            f"{go_duration(standing.reset_s)}"
+            for standing in standings
+        }
+
     async def _settle(self, held: Held, receipt: Receipt) -> None:
         await self._limiter.settle(held, _used(receipt))
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from gateway.core.call import Call, Operation
 from gateway.core.errors import UnknownModel
 from gateway.core.middleware import Handler, Middleware, chain
-from gateway.core.principal import Limits, Principal
+from gateway.core.principal import Principal
 from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Clock, Resources
 from gateway.core.route import Deployment, Route, Timeouts
@@ -204,9 +204,8 @@ def _price_book(settings: Settings, providers: Mapping[str, Provider | LocalProv
 
 
 def _key(key: KeySettings) -> VirtualKey:
-    limits = Limits(key.limits.requests_per_minute, key.limits.tokens_per_minute, key.limits.concurrent)
     principal = Principal(
-        key.name, user=key.user, team=key.team, models=tuple(key.models), limits=limits, admin=key.admin
+        key.name, user=key.user, team=key.team, models=tuple(key.models), limits=key.limits, admin=key.admin
     )
     return VirtualKey(digest_of(key.key.reveal()), principal, _moment_s(key.expires) if key.expires else None)
 

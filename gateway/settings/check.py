@@ -6,11 +6,12 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
+from gateway.core.principal import Limits
 from gateway.settings import plugins
 from gateway.settings.complaints import Path, near
 from gateway.settings.document import Complaints, Node
 from gateway.settings.keys import digest_of
-from gateway.settings.schema import LimitSettings, RouteSettings, Settings, TimeoutSettings, is_database, is_redis
+from gateway.settings.schema import RouteSettings, Settings, TimeoutSettings, is_database, is_redis
 
 MOST_CURED = 200
 """Unknown names that get a suggestion: to look for one among thousands takes milliseconds each."""
@@ -214,6 +215,9 @@ class _Check:
                 self._once(names, key.name, ("keys", i, "name"), f'another key is called "{key.name}" too')
                 if not key.name:
                     self._wrong(("keys", i, "name"), "a key needs a name", "it tells keys apart in logs and limits")
+                if ":" in key.name:
+                    problem = "a key's name has no colon: `user:ann` is what the owner of a token is called"
+                    self._wrong(("keys", i, "name"), problem, "use another character")
             if self._found.sound("keys", i, "key"):
                 try:
                     digest = digest_of(key.key.reveal())
@@ -272,7 +276,7 @@ class _Check:
         if self._settings.keys and "auth" not in uses:
             self._wrong(("keys",), "nobody asks for these keys", "add `- use: auth` to the chain")
         for i, key in enumerate(self._settings.keys):
-            limited = self._found.sound("keys", i) and key.limits != LimitSettings()
+            limited = self._found.sound("keys", i) and key.limits != Limits()
             if limited and "limits" not in uses:
                 problem = "nobody keeps these limits"
                 self._wrong(("keys", i, "limits"), problem, "add `- use: limits` to the chain, after auth")

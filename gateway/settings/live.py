@@ -153,6 +153,8 @@ class Live:
             text = source.read()
         except OSError as error:
             raise ConfigError.of(self.name, f"cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError.of(self.name, "is not text in UTF-8") from None
         return build(load(text, name=self.name, environment=os.environ), text, self._process)
 
 

@@ -12,7 +12,6 @@ from gateway.core.shipped import shipped
 from gateway.engine.clock import SystemClock
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.http1 import NativeTransport
-from gateway.engine.httpx_transport import HttpxTransport
 from gateway.engine.jwks import JWKS
 from gateway.engine.prices import overrides_of
 from gateway.engine.transport import Transport
@@ -36,13 +35,19 @@ class Process:
         self.key_sets = JWKS(self.clock)
         prices = shipped("config/prices.yaml")
         self.price_overrides = overrides_of(prices.read_text(), str(prices))
-        self._transports: dict[str, Transport] = {"native": NativeTransport(roots), "httpx": HttpxTransport(roots)}
+        self._roots = roots
+        self._transports: dict[str, Transport] = {"native": NativeTransport(roots)}
         self._redis: dict[str, RedisStore] = {}
         self._started: set[str] = set()
 
     def transport(self, name: str) -> Transport:
         """Return the transport that the configuration calls `name`."""
-        return self._transports[name]
+        transport = self._transports.get(name)
+        if transport is None:
+            # Imported here, like Redis below: whoever starts without it need not wait for it.
+            httpx_transport = importlib.import_module("gateway.engine.httpx_transport")
+            transport = self._transports[name] = httpx_transport.HttpxTransport(self._roots)
+        return transport
 
     def redis(self, url: str) -> "RedisStore":
         """Return the store at `url`, the same as long as the process lives.

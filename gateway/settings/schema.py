@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from msgspec import Meta, Struct, field
 
+from gateway.core.principal import Limits
 from gateway.core.route import Order
 from gateway.core.secret import Secret
 from gateway.core.units import Duration, Size
@@ -110,17 +111,6 @@ class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long to wait."""
 
 
-class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much a key may use; what is left out is not limited."""
-
-    requests_per_minute: Count | None = None
-    """Calls in any 60 seconds."""
-    tokens_per_minute: Count | None = None
-    """Prompt and completion tokens in any 60 seconds."""
-    concurrent: Count | None = None
-    """Calls at the same time."""
-
-
 class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A virtual key: a secret that we issue, and what its owner may do."""
 
@@ -134,7 +124,7 @@ class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The person it belongs to."""
     team: str = ""
     """The team it belongs to."""
-    limits: LimitSettings = LimitSettings()
+    limits: Limits = Limits()
     """How much it may use."""
     admin: bool = False
     """May reload the configuration and read what only operators should."""

@@ -13,8 +13,8 @@ import pytest
 from gateway.core.errors import GatewayError, TimedOut, Unreachable
 from gateway.engine import http1, http1_connection
 from gateway.engine.http1 import NativeTransport, Origin
-from gateway.engine.http1_connection import SLICE_BYTES, idle_limit_s
-from gateway.engine.http1_exchange import MOST_UNREAD_BYTES
+from gateway.engine.http1_connection import SLICE_BYTES, Connection, idle_limit_s
+from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
 from gateway.engine.outgoing import target_of
 from gateway.providers.base import Request
 from tests.engine.certs import server_context
@@ -234,6 +234,34 @@ async def test_what_we_cannot_or_will_not_read_is_unreachable(
     await upstream.until(lambda: not upstream.connections)
 
 
+class _Home:
+    """A pool that counts what comes back to it."""
+
+    def __init__(self) -> None:
+        self.freed = 0
+
+    def release(self, connection: Connection) -> None:
+        raise AssertionError("nothing to keep")
+
+    def free(self) -> None:
+        self.freed += 1
+
+    def forget(self, connection: Connection) -> None:
+        pass
+
+
+async def test_a_long_head_is_refused_though_a_body_comes_right_behind():
+    """The bound is on the head itself, however its bytes are cut on their way."""
+    loop = asyncio.get_running_loop()
+    home, exchange = _Home(), Exchange(loop, within(5.0), wants_body=True)
+    connection = Connection(home, loop)
+    connection.exchange, exchange.connection = exchange, connection
+    connection.data_received(OK + b"content-length: 2\r\n" + b"x: y\r\n" * 20_000 + b"\r\n{}")
+    assert exchange.failure is not None
+    assert "longer than 65536" in exchange.failure.message
+    assert home.freed == 1
+
+
 async def test_packed_bodies_may_have_members_and_may_not_be_cut(
     transport: NativeTransport, upstream: ScriptedUpstream
 ):
@@ -292,6 +320,14 @@ async def test_an_early_refusal_is_heard(transport: NativeTransport):
         response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
         assert (response.status, await response.read(MOST)) == (413, b"long")
         assert not origin_of(transport)._idle
+
+
+async def test_an_early_refusal_is_heard_before_its_reason(transport: NativeTransport):
+    """The status is enough to stop sending, though the body that explains it is still to come."""
+    async with deaf(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nlo") as url:
+        response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
+        assert (response.status, await anext(response.pieces())) == (413, b"lo")
+        response.close()
 
 
 async def test_a_long_request_is_written_as_it_is_taken(transport: NativeTransport):

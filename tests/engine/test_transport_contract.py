@@ -242,26 +242,31 @@ async def test_comments_do_not_hold_up_a_clock(transport: Transport, upstream: S
 
 async def test_a_slow_reader_is_no_idle_upstream(transport: Transport, upstream: ScriptedUpstream):
     """What has arrived is delivered, however late it is asked for, unless the whole call's time is over."""
-    upstream.will("one two three")
+    upstream.will(Slow("one two three four five six", between_s=0.05))
     deadline = within(5.0)
     response = await begin(transport, chat(upstream, stream=True), deadline)
     pieces = response.pieces()
     await anext(pieces)
     deadline.at_s, deadline.clock = within(0.01).at_s, "idle"
-    await asyncio.sleep(0.1)
-    rest = b"".join([piece async for piece in pieces])
+    await asyncio.sleep(0.15)
+    assert await anext(pieces)
+    deadline.at_s = within(5.0).at_s
+    assert b"".join([piece async for piece in pieces]).endswith(b"data: [DONE]\n\n")
     response.close()
-    assert rest == b"" or rest.endswith(b"data: [DONE]\n\n")
 
 
 async def test_an_endless_answer_ends_by_the_total_clock(transport: Transport, upstream: ScriptedUpstream):
     """Also when there is always something to read, so that no wait could time out."""
-    upstream.will(Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + b"x" * 4_000_000, closes=False))
+    size = 8_000_000
+    upstream.will(Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + b"x" * size, closes=False))
     response = await begin(transport, chat(upstream), within(0.2))
+    got = 0
     with pytest.raises(TimedOut, match="total"):
-        async for _ in response.pieces():
+        async for piece in response.pieces():
+            got += len(piece)
             await asyncio.sleep(0.05)
     response.close()
+    assert got < size
 
 
 async def test_who_is_cancelled_while_waiting_closes_the_connection(transport: Transport, upstream: ScriptedUpstream):

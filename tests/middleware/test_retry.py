@@ -34,7 +34,10 @@ class Script:
         return "".join(name for name, _ in self.asked)
 
 
-def retrying(*steps, routes=(Route("fast", (A, B)),), headers=None, principal=None, **options):
+FAST = Route("fast", (A, B))
+
+
+def retrying(*steps, routes=(FAST,), headers=None, principal=None, **options):
     """A retry room over `routes`, a script behind it, and a call for `fast`."""
     clock = StillClock()
     table = RouteTable(routes, {})

@@ -229,6 +229,20 @@ def test_what_came_before_an_error_is_delivered_first():
         reader.end()
 
 
+def test_one_answer_has_one_id():
+    """Clients group by it; a server that makes a new one for each chunk would give them as many answers."""
+    chunks = read(OPEN, HI.replace(b'"c1"', b'"c2"'), HI.replace(b'"c1"', b'""'), STOP)
+    assert {said["id"] for said in gathered(chunks)["chunks"]} == {"c1"}
+
+
+def test_reasoning_has_one_name_also_beside_text():
+    """vLLM and OpenRouter call it `reasoning`; said under both names, it is said once."""
+    both = {"content": "x", "reasoning": "y", "reasoning_content": "y"}
+    for delta in ({"content": "x", "reasoning": "y"}, both):
+        (_, chunk, _) = gathered(read(OPEN, event(delta), STOP))["chunks"]
+        assert chunk["choices"][0]["delta"] == {"content": "x", "reasoning_content": "y"}
+
+
 def test_nothing_is_read_behind_the_end():
     """The connection may be given back as soon as `[DONE]` is here."""
     assert read(OPEN + HI + STOP + DONE + HI)[-1].text == "Hi"
@@ -241,6 +255,15 @@ def test_what_is_none_of_the_dialect_is_an_error_not_a_crash(name, value):
     said = event({"tool_calls": value}) if name == "tool_calls" else event(choices=value)
     with pytest.raises(Unreachable, match="cannot be read"):
         read(OPEN, said, STOP)
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"{", b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"[]", b"7"])
+def test_what_cannot_be_read_is_an_error_not_a_crash(bad):
+    """No UTF-8, no JSON, nested without end, no object."""
+    with pytest.raises(Unreachable, match="cannot be read"):
+        read(OPEN, b"data: " + bad + b"\n\n", STOP)
+    with pytest.raises(Unreachable, match="no completion"):
+        openai().whole(STREAMED, bad)
 
 
 def test_an_event_that_never_ends_is_given_up(monkeypatch):

@@ -40,6 +40,12 @@ chain:
 ENVIRONMENT = {"OPENAI_API_KEY": "sk-4711", "TEAM_A_KEY": "123456", "WORD": "soon", "NUMBER": "12"}
 
 MISTAKES = [
+    (
+        "name: team-b",
+        'name: "user:ann"',
+        "17:12 keys[1].name: a key's name has no colon: `user:ann` is what the owner of a token is called; "
+        "use another character",
+    ),
     # ── names that nobody reads
     ("server:", "sever:", '1:1 sever: unknown option "sever"; did you mean "server"?'),
     ("port: 8000", "prot: 8000", '1:27 server.prot: unknown option "prot"; did you mean "port"?'),
@@ -304,7 +310,7 @@ def test_six_mistakes_are_told_together_in_the_order_of_the_file():
         (
             "{target: openai/gpt-4o-mini, weight: 3}",
             "{target: echo/a, weight: 0}, 5",
-            ["10:47 models.fast.deployments[1]"],
+            ["10:48 models.fast.deployments[1]"],
         ),
         ("openai: {api_key: ${OPENAI_API_KEY}}", "${WORD}: {}", ["4:3 providers"]),
         (

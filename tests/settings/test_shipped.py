@@ -13,6 +13,7 @@ from gateway.core.shipped import shipped
 from gateway.settings.complaints import ConfigError
 from gateway.settings.jsonschema import schema
 from gateway.settings.load import Loaded, load
+from gateway.settings.reference import markdown
 
 EXAMPLES = sorted(shipped("config/examples").glob("*.yaml"))
 FILES = [shipped("gateway.yaml"), *EXAMPLES]
@@ -154,3 +155,10 @@ def is_a(value: Any, type_: str) -> bool:
     if type_ == "number":
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, TYPES[type_]) and (type_ != "integer" or not isinstance(value, bool))
+
+
+def test_the_reference_page_is_written_from_the_schema():
+    """What the docs say of an option is what the option says of itself."""
+    assert (shipped("gateway.yaml").parent / "docs/configuration.md").read_text() == markdown(), (
+        "write it anew: gateway schema --markdown"
+    )

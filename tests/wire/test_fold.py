@@ -155,6 +155,17 @@ def test_pieces_of_tool_calls_become_calls():
     ]
 
 
+def test_what_is_said_again_is_not_joined_to_itself():
+    """Some repeat a call's type with every piece: `functionfunction` is none."""
+    function = {"name": "f", "arguments": "{"}
+    whole = folded(
+        event(role="assistant", tool_calls=[{"index": 0, "id": "a", "type": "function", "function": function}]),
+        event(tool_calls=[{"index": 0, "type": "function", "function": {"arguments": "}"}}], finish="tool_calls"),
+    )
+    (call,) = whole["choices"][0]["message"]["tool_calls"]
+    assert call == {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
 def test_choices_that_come_mixed_are_told_apart():
     """With `n`, the events of several answers come in any order."""
     whole = folded(

@@ -1,0 +1,187 @@
+"""What operators meet: probes, metrics, the log line, reloads while calls run; and that secrets stay secret."""
+
+import asyncio
+import json
+
+import pytest
+from msgspec import Raw
+
+from gateway.core.call import Body
+from gateway.core.middleware import chain
+from gateway.core.reply import Chunk, Reply
+from gateway.engine.engine import Engine
+from gateway.middleware.log import Log, LogOptions
+from tests.script import Busy, Cut, Fails, Says, ScriptedUpstream, Slow
+from tests.serving import CHAIN, mock_config, serving
+from tests.standins import StillClock, call_of
+
+ADMIN, USER = "admin-canary-0123456789", "user-canary-0123456789"
+KEYS = f"keys: [{{name: ops, key: {ADMIN}, admin: true}}, {{name: team-a, key: {USER}, models: [mock]}}]\n"
+
+
+@pytest.fixture
+async def upstream():
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+async def test_probes_say_what_they_are_for(upstream):
+    """`/live` depends on nothing, `/ready` fails before a stop, `/health` asks no upstream."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        assert (await gateway.http.get("/live")).json() == {"status": "alive"}
+        assert (await gateway.http.get("/ready")).status_code == 200
+        health = (await gateway.http.get("/health")).json()
+        assert (health["status"], health["redis"]) == ("ok", "none") and "mock" in health["providers"]["on"]
+        gateway.live.draining = True
+        assert (await gateway.http.get("/ready")).status_code == 503
+    assert upstream.asked == 0
+
+
+async def test_metrics_have_the_names_that_dashboards_know(upstream):
+    """The seeds' families and OpenTelemetry's, with bounded labels: no key, no user, no name that a client made up."""
+    async with serving(mock_config(upstream.url).replace("echo: echo/echo", '"any/*": mock/*')) as gateway:
+        upstream.will(Says("Hi", prompt_tokens=10, completion_tokens=5), Busy(), Busy(), Busy())
+        await gateway.ask(model="any/made-up-canary")
+        await gateway.ask(stream=True)
+        await gateway.settle()
+        text = (await gateway.http.get("/metrics")).text
+    for family in (
+        'chat_completions_total{model="any/*",outcome="finished",provider="mock"}',
+        'chat_tokens_total{kind="prompt",model="any/*",provider="mock"} 10.0',
+        "revenue_total_usd",
+        "active_streams_current 0.0",
+        "errors_total",
+        'http_requests_total{method="POST",path="/v1/chat/completions",status="200"}',
+        "http_request_duration_seconds_bucket",
+        "gen_ai_client_token_usage_bucket",
+        "gen_ai_client_operation_duration_bucket",
+        "gen_ai_server_time_to_first_token_bucket",
+        'gateway_attempts_total{error="Busy",provider="mock"}',
+    ):
+        assert family in text, family
+    assert "canary" not in text
+
+
+async def test_a_reload_loses_no_call_that_runs(upstream):
+    """A call ends on the configuration it began with; the next one gets the new."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        upstream.will(Slow("one two three four", first_s=0.2, between_s=0.1), "new")
+        running = asyncio.ensure_future(gateway.ask(stream=True))
+        await upstream.until(lambda: upstream.asked)
+        gateway.config.text += "# changed\n"
+        assert (await gateway.http.post("/admin/reload")).status_code == 200
+        after = await gateway.ask()
+        before = await running
+    assert before.headers["x-gateway-config"] != after.headers["x-gateway-config"]
+    assert "[DONE]" in before.text and '"new"' in after.text
+
+
+async def test_a_bad_reload_says_why_and_changes_nothing(upstream):
+    """All mistakes, to whoever asked for it."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        gateway.config.text = "modles: {}\n"
+        answer = await gateway.http.post("/admin/reload")
+        assert answer.status_code == 400 and 'did you mean "models"' in answer.json()["error"]["message"]
+        assert (await gateway.ask()).status_code == 200
+        assert "modles" in (await gateway.http.get("/health")).json()["last_reload_error"]
+
+
+async def test_reloading_is_for_admins(upstream):
+    """With keys, a key with `admin: true`; without, this machine alone (which a test is)."""
+    chain = CHAIN.replace("{use: metrics}", "{use: auth}")
+    async with serving(mock_config(upstream.url, chain, KEYS)) as gateway:
+        for key, status in (("", 401), ("wrong", 401), (USER, 403), (ADMIN, 200)):
+            answer = await gateway.http.post("/admin/reload", headers={"authorization": f"Bearer {key}"} if key else {})
+            assert answer.status_code == status, key
+
+
+async def test_a_key_sees_and_uses_its_own_models_only(upstream):
+    """By OpenAI's header or Anthropic's; strangers are told nothing about models."""
+    chain = CHAIN.replace("{use: metrics}", "{use: auth}")
+    async with serving(mock_config(upstream.url, chain, KEYS)) as gateway:
+        listed = (await gateway.http.get("/v1/models", headers={"x-api-key": USER})).json()["data"]
+        assert [model["id"] for model in listed] == ["mock"]
+        assert (await gateway.ask(key=USER)).status_code == 200
+        assert (await gateway.ask(key=USER, model="echo")).status_code == 403
+        stranger = await gateway.ask(key="nobody", model="no-such-model")
+        assert stranger.status_code == 401 and "mock" not in stranger.text
+        assert stranger.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_bug_of_ours_is_a_500_without_a_trace(upstream, caplog):
+    """The body says under which id the log knows why; the process goes on."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        finding = gateway.live.gateway.routes.find
+        gateway.live.gateway.routes.find = lambda model: 1 / 0
+        answer = await gateway.ask()
+        gateway.live.gateway.routes.find = finding
+        assert (await gateway.ask()).status_code == 200
+    assert answer.status_code == 500 and "ZeroDivisionError" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_secrets_are_in_no_output(upstream, caplog, capfd):
+    """One unlike any other word in every place where a secret goes in; then every place where something comes out."""
+    chain = "chain: [{use: log}, {use: metrics}, {use: auth}, {use: cost}, {use: retry, attempts: 1}]"
+    config = mock_config(upstream.url, chain, KEYS).replace("upstream-secret", "upstream-canary-9876543210")
+    steps = ["Hi", Busy(), Fails(500), Fails(401, {"error": {"message": "bad key upstream-canary-9876543210"}})]
+    async with serving(config) as gateway:
+        upstream.will(*steps, Cut("one two three", after_events=2))
+        answers = [
+            await gateway.ask("prompt-canary", key=key) for key in (USER, USER, USER, USER, "wrong-canary-0123456789")
+        ]
+        answers += [await gateway.ask("prompt-canary", key=USER, stream=True)]
+        pages = ("/", "/health", "/info", "/metrics", "/openapi.json", "/v1/models")
+        answers += [await gateway.http.get(page) for page in pages]
+        await gateway.settle()
+        gateway.config.text = config.replace("models:", "modles:")
+        answers += [await gateway.http.post("/admin/reload", headers={"authorization": f"Bearer {ADMIN}"})]
+    said = "".join(f"{answer.headers}{answer.text}" for answer in answers) + caplog.text + "".join(capfd.readouterr())
+    assert "canary" not in said
+
+
+def test_the_log_line_is_one_json_object_without_content(tmp_path):
+    """Who, what, how it went, what it cost; the prompt only if asked for."""
+    lines = []
+    for content in (False, True):
+        with (tmp_path / "log").open("wb") as file:
+            asyncio.run(_logged(Log(LogOptions(format="json", content=content), StillClock(), file)))
+        lines.append((tmp_path / "log").read_text())
+    plain, full = (json.loads(line) for line in lines)
+    assert plain["event"] == "call" and plain["outcome"] == "finished" and plain["key"] == "anyone"
+    assert "prompt-canary" not in lines[0] and "answer-canary" not in lines[0]
+    assert full["messages"][0]["content"] == "prompt-canary" and full["answer"] == "answer-canary"
+
+
+async def _logged(log):
+    async def last(call):
+        return Reply(Chunk(b"{}", "answer-canary"))
+
+    messages = b'[{"role": "user", "content": "prompt-canary"}]'
+    call = call_of(StillClock(), body=Body(b"", {"messages": Raw(messages)}))
+    async with Engine({"chat": chain([log], last)}).open(call):
+        pass
+
+
+async def test_pages_work_offline(upstream):
+    """Whatever a page loads, it loads from here."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        for page in ("/docs", "/redoc", "/"):
+            html = (await gateway.http.get(page, headers={"accept": "text/html"})).text
+            assert "<html" in html and "://" not in html.replace(gateway.url, "")
+            for part in html.split('"'):
+                if part.startswith("/ui/"):
+                    assert (await gateway.http.get(part)).status_code == 200
+        schema = (await gateway.http.get("/openapi.json")).json()
+    assert {"/v1/chat/completions", "/v1/models", "/health", "/metrics", "/admin/reload"} <= set(schema["paths"])
+    assert schema["components"]["schemas"]["ChatRequest"]["required"] == ["model", "messages"]
+
+
+async def test_the_httpx_transport_can_be_chosen(upstream):
+    """For proxies and whatever else httpx can do; the same promises."""
+    config = mock_config(upstream.url).replace("kind: openai,", "kind: openai, http: httpx,")
+    async with serving(config) as gateway:
+        upstream.will("whole", "a stream of words")
+        assert "whole" in (await gateway.ask()).text
+        assert (await gateway.ask(stream=True)).text.endswith("data: [DONE]\n\n")
+    assert upstream.asked == 2
