@@ -64,6 +64,10 @@ STATUSES = {
 class AnthropicOptions(Keyed, frozen=True, kw_only=True):
     """Claude, at Anthropic or at a server that speaks its Messages API."""
 
+    def price_table(self) -> str:
+        """The vendor's own prices, at the vendor's own address."""
+        return "" if self.base_url else "anthropic"
+
     def build(self, name: str) -> "Anthropic":
         """Make the provider."""
         return Anthropic(self)

@@ -53,6 +53,10 @@ FAILURES = frozenset(
 class GeminiOptions(Keyed, frozen=True, kw_only=True):
     """Gemini, at Google's Gemini API."""
 
+    def price_table(self) -> str:
+        """The vendor's own prices, at the vendor's own address."""
+        return "" if self.base_url else "google"
+
     def build(self, name: str) -> "Gemini":
         """Make the provider."""
         return Gemini(self)

@@ -13,7 +13,7 @@ from gateway.core.reply import Chunk
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import brief
 from gateway.providers.openai_errors import failure_of, is_error
-from gateway.providers.openai_mend import json_object, mend_whole
+from gateway.providers.openai_mend import UNREADABLE, json_object, mend_whole
 from gateway.providers.openai_reader import ChatReader
 from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.vendors import Vendor, vendor, vendor_at, vendor_names
@@ -118,7 +118,7 @@ class OpenAI:
             if is_error(said):
                 raise failure_of(body)
             changed = mend_whole(said, attempt)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Unreachable(f"the upstream answered 200, but with no completion: {_shown(body)}") from None
         used: Any = said.get("usage")
         if isinstance(used, dict):

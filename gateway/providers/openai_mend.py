@@ -15,6 +15,9 @@ from gateway.core.errors import Unreachable
 
 _any = msgspec.json.Decoder().decode
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no UTF-8, of other types, or nested a thousand deep."""
+
 HEAD = ("id", "object", "created", "model")
 FINISHES = {
     "eos": "stop",  # Together

@@ -20,7 +20,7 @@ from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.failures import brief
 from gateway.providers.openai_errors import failure_of, is_error
-from gateway.providers.openai_mend import json_object
+from gateway.providers.openai_mend import UNREADABLE, json_object
 from gateway.providers.openai_stream import StreamMender
 from gateway.providers.vendors import Vendor
 from gateway.wire import sse
@@ -138,7 +138,7 @@ class ChatReader:
                     run.take(self._mender.event(data, event.name))
             except UpstreamFailed as error:
                 self._failure = error
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 # Not skipped: what it said would be missing in the middle of the answer, and nobody would know.
                 self._failure = Unreachable("the upstream sent an event that cannot be read")
             if self._failure is not None:
@@ -154,10 +154,10 @@ class ChatReader:
         """Return what an event says if it can go on as it came; `None`: it needs a second look."""
         try:
             said = _clean(event.data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         mender, text = self._mender, None
-        if said.id != mender.head.id or not said.model or not said.created or event.name:
+        if said.id != mender.head.id or not said.model or not said.created or event.name or b"\n" in event.data:
             return None
         for choice in said.choices:
             state = mender.choices.get(choice.index)
@@ -239,6 +239,6 @@ def _is_json(data: bytes) -> bool:
     """Whether an event that lacks its blank line is whole: a cut one is not JSON yet."""
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return False
     return True

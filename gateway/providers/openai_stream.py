@@ -42,7 +42,7 @@ class StreamMender:
     @property
     def complete(self) -> bool:
         """Every choice that began has its finish reason."""
-        return bool(self.choices) and any(choice.finish for choice in self.choices.values())
+        return bool(self.choices) and all(choice.finish for choice in self.choices.values())
 
     def event(self, data: bytes, name: bytes = b"") -> list[Chunk]:
         """Return the chunks of one event; none for what is no part of the answer, such as a ping.

@@ -243,6 +243,52 @@ def test_reasoning_has_one_name_also_beside_text():
         assert chunk["choices"][0]["delta"] == {"content": "x", "reasoning_content": "y"}
 
 
+def called(*deltas: dict[str, Any]) -> list[tuple[int, str]]:
+    """Return the index and arguments of every piece of a tool call."""
+    said = gathered(read(OPEN, *[event({"tool_calls": [delta]}) for delta in deltas], STOP))["chunks"]
+    pieces = [call for chunk in said for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    return [(call["index"], call["function"]["arguments"]) for call in pieces]
+
+
+def begun(index: int, id: str) -> dict[str, Any]:
+    return {"index": index, "id": id, "type": "function", "function": {"name": "f", "arguments": id}}
+
+
+def piece(index: int, arguments: str) -> dict[str, Any]:
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+def test_tool_calls_count_from_0_and_their_pieces_stay_theirs():
+    """The official helper crashes on a first call with index 1; a piece given to another call is worse."""
+    assert called(begun(1, "a"), begun(2, "b"), piece(1, "A"), piece(2, "B")) == [
+        (0, "a"),
+        (1, "b"),
+        (0, "A"),
+        (1, "B"),
+    ]
+
+
+def test_two_calls_with_one_index_are_two():
+    """Some servers give each the index 0; the id tells them apart."""
+    assert called(begun(0, "a"), begun(0, "b"), piece(0, "B")) == [(0, "a"), (1, "b"), (1, "B")]
+
+
+def test_an_event_called_error_is_one_whatever_it_holds():
+    """Official clients look only for an `error` within, and take this for an empty chunk of a good answer."""
+    with pytest.raises(Unreachable):
+        read(OPEN, b'event: error\ndata: {"reason":"overheated"}\n\n', STOP)
+
+
+def test_money_that_is_spent_is_not_asked_for_again_within_a_stream_either():
+    """No status says it there; the words do."""
+    with pytest.raises(Rejected) as raised:
+        read(
+            OPEN,
+            b'data: {"error":{"message":"no","type":"insufficient_quota","code":"project_spend_limit_exceeded"}}\n\n',
+        )
+    assert (raised.value.status, raised.value.kind, raised.value.retryable) == (429, "insufficient_quota", False)
+
+
 def test_nothing_is_read_behind_the_end():
     """The connection may be given back as soon as `[DONE]` is here."""
     assert read(OPEN + HI + STOP + DONE + HI)[-1].text == "Hi"
