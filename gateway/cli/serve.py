@@ -43,6 +43,7 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int,
     source = File(config or default_config())
     try:
         live = Live(source, Process())
+        uvloop.run(live.check())
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     server = live.gateway.server

@@ -43,8 +43,8 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
 
 
 def _off(providers: dict[str, str]) -> str:
-    """`openai, groq (their api_key is empty)`, grouped by the reason."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in providers.items():
-        by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+    """`openai, groq (no api_key; /health says which variable to set)`, and others with their reason."""
+    without_key = [name for name, reason in providers.items() if "api_key is empty" in reason]
+    others = [f"{name} ({reason})" for name, reason in providers.items() if name not in without_key]
+    keyless = f"{', '.join(without_key)} (no api_key; /health says which variable to set)" if without_key else ""
+    return "; ".join(filter(None, [keyless, *others]))

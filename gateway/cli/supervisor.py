@@ -5,6 +5,7 @@ It starts again what dies, passes a new configuration on to all, and when it is 
 serves nothing itself, so no call can harm it.
 """
 
+import asyncio
 import logging
 import os
 import select
@@ -27,6 +28,8 @@ log = logging.getLogger("gateway")
 LOOK_EVERY_S = 1.0
 HELD_BACK = {signal.SIGHUP}
 """Workers start with it blocked, and take it when they can: one that came too soon would end them."""
+LAST_WRITES_S = 8.0
+"""When its calls are over, a worker still writes their records, for 5 s at most."""
 RESTART_PAUSE_S = 1.0
 """Between two starts of a worker that dies at once, so that a broken machine is not kept busy by it."""
 
@@ -124,7 +127,7 @@ class Supervisor:
         """Check the file once, then hand its text to every worker."""
         try:
             text = self._config.read()
-            Live(self._config, Process())
+            asyncio.run(Live(self._config, Process()).check())
         except (ConfigError, OSError) as error:
             log.error("the old configuration goes on serving: %s", error)
             return
@@ -136,7 +139,7 @@ class Supervisor:
         """Let every worker finish, within the time it has; then end it."""
         for process in self._workers.values():
             process.terminate()
-        until_s = time.monotonic() + self._drain_s + 5.0
+        until_s = time.monotonic() + self._drain_s + LAST_WRITES_S
         while self._workers and time.monotonic() < until_s:
             for pid, process in list(self._workers.items()):
                 if process.poll() is not None:

@@ -5,6 +5,7 @@ fall back or refuse with a proper status; from then on we are bound to what was 
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Self
 
 from msgspec import Struct
@@ -65,11 +66,13 @@ async def _each(chunks: tuple[Chunk, ...]) -> AsyncGenerator[Chunk, None]:
 
 
 async def _keeping(chunks: AsyncGenerator[Chunk, None], kept: list[Chunk]) -> AsyncGenerator[Chunk, None]:
-    async for chunk in chunks:
-        kept.append(chunk)
-        yield chunk
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            kept.append(chunk)
+            yield chunk
 
 
 async def _mapping(chunks: AsyncGenerator[Chunk, None], fn: Callable[[Chunk], Chunk]) -> AsyncGenerator[Chunk, None]:
-    async for chunk in chunks:
-        yield fn(chunk)
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield fn(chunk)

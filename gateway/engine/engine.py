@@ -5,7 +5,9 @@ the chain, and most endings just write a number down. Once begun, they cannot be
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 
 from gateway.core.call import Call, Operation
@@ -16,12 +18,23 @@ from gateway.core.reply import Chunk, Reply
 from gateway.core.usage import Usage
 from gateway.wire.estimate import prompt_tokens, text_tokens
 
+CLIENT_LEFT = 499
+"""nginx's word for a client that left before it was answered."""
+
 
 class Engine:
-    """The chain, one handler for each kind of call."""
+    """The chain, one handler for each kind of call.
 
-    def __init__(self, handlers: Mapping[Operation, Handler]) -> None:
+    Args:
+        handlers: the chains.
+        last_ending: runs when everybody else's endings have, for the calls that ask for a model; it must not wait.
+    """
+
+    def __init__(
+        self, handlers: Mapping[Operation, Handler], last_ending: Callable[[Call, Receipt], None] | None = None
+    ) -> None:
         self._handlers = handlers
+        self._last_ending = last_ending
         self._endings = set[asyncio.Task[None]]()
 
     def open(self, call: Call) -> "Exchange":
@@ -43,6 +56,11 @@ class Engine:
         """Wait until every ending so far has run."""
         while self._endings:
             await asyncio.gather(*self._endings, return_exceptions=True)
+
+    def begin(self, call: Call) -> None:
+        """Ask for the last ending: before all others, because endings run backwards."""
+        if self._last_ending is not None and call.operation == "chat":
+            call.at_end(partial(self._last_ending, call))
 
     def end(self, call: Call) -> None:
         """Run the endings of `call`."""
@@ -68,6 +86,7 @@ class Exchange:
         """Return the reply once its first chunk is here."""
         call, receipt = self._call, self._call.receipt
         receipt.began_s = receipt.began_s or call.clock.now()
+        self._engine.begin(call)
         try:
             reply = await self._handler(call)
         except BaseException as error:
@@ -92,14 +111,11 @@ class Exchange:
             self._close(error)
 
     async def _counted(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-        receipt = self._call.receipt
-        try:
+        async with aclosing(chunks):
             async for chunk in chunks:
                 self._count(chunk)
                 yield chunk
-            receipt.outcome = "finished"
-        finally:
-            await chunks.aclose()
+            self._call.receipt.outcome = "finished"
 
     def _count(self, chunk: Chunk) -> None:
         receipt = self._call.receipt
@@ -117,6 +133,8 @@ class Exchange:
             receipt.outcome = _outcome(error, reply)
         if error is not None and not receipt.error:
             receipt.error = type(error).__name__
+        if reply is None:
+            receipt.status = _status(error)
         if reply is not None and receipt.usage is None and call.operation == "chat":
             receipt.usage = estimated_usage(call)
         self._engine.end(call)
@@ -138,6 +156,13 @@ def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:
             return "abandoned"
         case _:
             return "failed" if reply is None else "broken"
+
+
+def _status(error: BaseException | None) -> int:
+    """Return what a client is told for whom no answer began."""
+    if isinstance(error, GatewayError):
+        return error.status
+    return CLIENT_LEFT if isinstance(error, asyncio.CancelledError) else 500
 
 
 def estimated_usage(call: Call) -> Usage:

@@ -7,6 +7,7 @@ another deployment may still be asked.
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from msgspec import Struct
 
@@ -111,20 +112,20 @@ async def _chunks(
     """Yield the chunks as they come, and the usage by estimate if the upstream never says it."""
     loop, timeouts = asyncio.get_running_loop(), attempt.deployment.timeouts
     total_at_s, counted = _total_at(attempt), False
-    async for data in response.pieces():
-        for chunk in reader.feed(data):
-            counted = counted or chunk.usage is not None
-            yield chunk
-            if not chunk.silent:
-                idle_at_s = loop.time() + timeouts.idle_s
-                deadline.at_s, deadline.clock = min((idle_at_s, "idle"), (total_at_s, "total"))
-        if reader.finished:
-            attempt.at_end(lambda _: _drain(response, deadline))
-            break
-    else:
-        for chunk in reader.end():
-            counted = counted or chunk.usage is not None
-            yield chunk
+    async with aclosing(response.pieces()) as pieces:
+        async for data in pieces:
+            for chunk in reader.feed(data):
+                counted = counted or chunk.usage is not None
+                yield chunk
+                if not chunk.silent:
+                    idle_at_s = loop.time() + timeouts.idle_s
+                    deadline.at_s, deadline.clock = min((idle_at_s, "idle"), (total_at_s, "total"))
+            if reader.finished:
+                attempt.at_end(lambda _: _drain(response, deadline))
+                break
+    for chunk in reader.end():
+        counted = counted or chunk.usage is not None
+        yield chunk
     if not counted:
         usage = estimated_usage(attempt)
         created = int(attempt.clock.wall())
@@ -133,15 +134,14 @@ async def _chunks(
 
 async def _rest(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks behind the first. Whatever fails now breaks an answer that had begun."""
-    try:
-        async for chunk in chunks:
-            yield chunk
-    except Broke:
-        raise
-    except UpstreamFailed as error:
-        raise Broke(f"the answer broke off: {error.message}", code=error.code) from error
-    finally:
-        await chunks.aclose()
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except Broke:
+            raise
+        except UpstreamFailed as error:
+            raise Broke(f"the answer broke off: {error.message}", code=error.code) from error
 
 
 async def _refusal(provider: Provider, response: Response, deadline: Deadline) -> UpstreamFailed:

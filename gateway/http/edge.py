@@ -14,6 +14,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError
+from gateway.core.reply import Chunk
 from gateway.http.answers import (
     JSON,
     STREAM,
@@ -97,11 +98,16 @@ class Answer:
                 await self._send(body(data))
                 return
             await self._head(200, [*STREAM, cost_header(receipt, later=receipt.cache != "hit")])
-            async for chunk in reply:
-                if not chunk.usage_only or call.wants_usage:
-                    await self._send(body(chunk.data, more=True))
+            await self._chunk(reply.first)
+            if reply.rest is not None:
+                async for chunk in reply.rest:
+                    await self._chunk(chunk)
             self._over = True
             await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + DONE))
+
+    async def _chunk(self, chunk: Chunk) -> None:
+        if not chunk.usage_only or self._call.wants_usage:
+            await self._send(body(chunk.data, more=True))
 
     async def _error(self, error: GatewayError) -> None:
         """Say what went wrong: as the answer, or, if one has begun, within it and without a finish."""

@@ -35,11 +35,12 @@ def health(state: State) -> dict[str, Any]:
     live: Live = state.live
     gateway = live.gateway
     return {
-        "status": "draining" if live.draining else "degraded" if live.redis == "gone" else "ok",
+        "status": "draining" if live.draining else "degraded" if "gone" in (live.redis, live.database) else "ok",
         "version": __version__,
         "config": gateway.config_id,
         "uptime_s": round(gateway.clock.now() - live.began_s, 1),
         "redis": live.redis,
+        "database": live.database,
         "providers": {"on": gateway.providers_on, "off": gateway.providers_off},
         "last_reload_error": live.last_error,
     }

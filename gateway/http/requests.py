@@ -171,6 +171,8 @@ def _body_of(raw: bytes) -> Body:
         fields = _object.decode(raw)
     except msgspec.ValidationError:
         raise BadRequest("the body must be a JSON object", code="invalid_json") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deep", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         problem = str(error).removeprefix("JSON is malformed: ") if raw.strip() else "it is empty"
         raise BadRequest(f"the body is not JSON: {problem}", code="invalid_json") from None

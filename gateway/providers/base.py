@@ -41,7 +41,7 @@ class Reader(Protocol):
 
     @property
     def finished(self) -> bool:
-        """The answer is complete, and nothing more is to be waited for (`[DONE]` was seen)."""
+        """Nothing more is to be waited for: the answer is complete, or has failed; `end` tells which."""
         ...
 
 

@@ -82,8 +82,8 @@ class ChatReader:
 
     @property
     def finished(self) -> bool:
-        """`[DONE]` was seen, and the answer is whole."""
-        return self._done and self._failure is None
+        """`[DONE]` was seen, or a failure."""
+        return self._done or self._failure is not None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that `data` completes: events that came together are one chunk, but for the usage.

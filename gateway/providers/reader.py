@@ -63,8 +63,8 @@ class EventReader:
 
     @property
     def finished(self) -> bool:
-        """The answer is complete."""
-        return self._decoder.finished and self._failure is None
+        """The answer is complete, or it has failed."""
+        return self._decoder.finished or self._failure is not None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that `data` completes.

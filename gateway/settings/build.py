@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,13 +17,14 @@ from gateway.core.resources import Clock, Resources
 from gateway.core.route import Deployment, Route, Timeouts
 from gateway.core.usage import Price
 from gateway.engine.engine import Engine
+from gateway.engine.outgoing import head_of, target_of
 from gateway.engine.prices import PriceBook
 from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.engine.upstream import Place, Upstream
 from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
 from gateway.middleware.retry import Retry, RetryOptions
-from gateway.providers.base import LocalProvider, Provider, ProviderOptions
+from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
@@ -35,6 +37,7 @@ from gateway.settings.schema import (
     Settings,
     TimeoutSettings,
 )
+from gateway.store.recorder import Recorder
 from gateway.wire.openai import Model, encode
 
 OPERATIONS: tuple[Operation, ...] = ("chat", "models", "admin", "invalid")
@@ -53,6 +56,8 @@ class Gateway(Struct, frozen=True):
     clock: Clock
     resources: Resources
     prices: PriceBook
+    recorder: Recorder | None
+    """Writes every chat call down. `None`: no database is configured."""
     rooms: "list[tuple[str, Options, Middleware]]"
     """The chain, outermost first: what each is called in it, its options, itself."""
     listing: Handler
@@ -81,6 +86,8 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     settings = loaded.settings
     providers, off = _providers(loaded)
     prices = _price_book(settings, providers, process)
+    config_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+    recorder = _recorder(loaded, process)
     table = RouteTable(*_routes(settings, off, prices))
     store = process.redis(settings.redis.reveal()) if settings.redis else None
     resources = Resources(
@@ -99,13 +106,17 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
             process.answers.resize(options.max_bytes)
     upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()}, process.fleet)
     return Gateway(
-        config_id=hashlib.sha256(text.encode()).hexdigest()[:12],
+        config_id=config_id,
         server=settings.server,
-        engine=Engine({operation: _handler(operation, rooms, upstream, resources) for operation in OPERATIONS}),
+        engine=Engine(
+            {operation: _handler(operation, rooms, upstream, resources) for operation in OPERATIONS},
+            partial(recorder.take, config_id) if recorder is not None else None,
+        ),
         routes=table,
         clock=process.clock,
         resources=resources,
         prices=prices,
+        recorder=recorder,
         rooms=rooms,
         listing=Listing(table),
         providers_on=list(providers),
@@ -169,6 +180,14 @@ def _room(loaded: Loaded, i: int, options: Options, resources: Resources) -> "tu
         raise loaded.complaint(("chain", i), str(error)) from None
 
 
+def _recorder(loaded: Loaded, process: Process) -> Recorder | None:
+    url = loaded.settings.database.reveal()
+    try:
+        return process.recorder(url) if url else None
+    except ValueError as error:
+        raise loaded.complaint(("database",), str(error)) from None
+
+
 def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dict[str, str]]:
     """Return the providers that can be used, and why the others cannot."""
     on: dict[str, Provider | LocalProvider] = {}
@@ -179,9 +198,22 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
             continue
         try:
             on[name] = options.build(name)
+            if isinstance(options, Keyed):
+                _check_address(options)
         except ValueError as error:
             raise loaded.complaint(("providers", name), str(error)) from None
     return on, off
+
+
+def _check_address(options: Keyed) -> None:
+    """Refuse what no request could be sent with.
+
+    Raises:
+        ValueError: the base_url is none, or a header cannot be one.
+    """
+    headers = {name.lower(): value for name, value in options.headers.items()}
+    url = options.base_url or "https://localhost"
+    head_of(target_of(url), Request(url, b"", headers))
 
 
 def _place(

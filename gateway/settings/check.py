@@ -81,7 +81,8 @@ class _Check:
         redis = settings.redis.reveal() if sound("redis") else ""
         if redis and not is_redis(redis):
             self._wrong(("redis",), "expected an address like redis://host:6379/0, rediss://… or unix://…")
-        if sound("database") and settings.database and not is_database(settings.database):
+        database = settings.database.reveal() if sound("database") else ""
+        if database and not is_database(database):
             self._wrong(("database",), "expected an address like sqlite:///gateway.db or postgresql://…")
         if sound("server", "max_body") and settings.server.max_body < 1:
             self._wrong(("server", "max_body"), "nothing at all could be sent")

@@ -16,9 +16,10 @@ from typing import Protocol
 from gateway.core.errors import Unavailable
 from gateway.core.resources import Clock
 from gateway.settings.build import Gateway, build
-from gateway.settings.complaints import ConfigError
+from gateway.settings.complaints import Complaint, ConfigError
 from gateway.settings.load import load
 from gateway.settings.process import Process
+from gateway.store.recorder import Unusable
 
 log = logging.getLogger("gateway")
 
@@ -94,10 +95,24 @@ class Live:
         """How the shared store is: `none` is configured, `ok`, or `gone` (limits count in each worker alone)."""
         return self._process.redis_state()
 
+    @property
+    def database(self) -> str:
+        """How the record of calls is: `none` is configured, `ok`, or `gone` (rows wait in memory)."""
+        recorder = self.gateway.recorder
+        return "none" if recorder is None else recorder.state
+
+    async def check(self) -> None:
+        """See, before anything is served, that what must be there at the start is there.
+
+        Raises:
+            ConfigError: the database cannot be used.
+        """
+        await self._check(self.gateway)
+
     @asynccontextmanager
     async def running(self, _: object = None) -> AsyncGenerator[None, None]:
         """Start what the graph needs; at the end settle every call and close every connection."""
-        await self._process.start()
+        await self._start(self.gateway)
         self._warm()
         try:
             yield
@@ -117,12 +132,13 @@ class Live:
         async with self._reloading:
             try:
                 gateway = await asyncio.to_thread(self._built, self._source)
+                await self._check(gateway)
             except ConfigError as error:
                 self.last_error = str(error)
                 raise
             old, self.last_error = self.gateway, ""
             if gateway.config_id != old.config_id:
-                await self._process.start()
+                await self._start(gateway)
                 self.gateway = gateway
                 self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
@@ -140,8 +156,21 @@ class Live:
         if self._everywhere is None:
             return await self.reload()
         gateway = await asyncio.to_thread(self._built, self._original)
+        await self._check(gateway)
         await self._everywhere(gateway.config_id)
         return gateway.config_id
+
+    async def _check(self, gateway: Gateway) -> None:
+        try:
+            if gateway.recorder is not None:
+                await gateway.recorder.check()
+        except Unusable as error:
+            raise ConfigError([Complaint(0, 0, "database", str(error), file=self.name)]) from None
+
+    async def _start(self, gateway: Gateway) -> None:
+        await self._process.start()
+        if gateway.recorder is not None:
+            gateway.recorder.start()
 
     def _warm(self) -> None:
         """Look prices up beside the first calls: the price table takes half a second to load."""

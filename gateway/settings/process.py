@@ -1,5 +1,6 @@
 """What outlives a reload: connections, counters, cached answers and measurements of this process."""
 
+import asyncio
 import importlib
 import os
 import ssl
@@ -16,6 +17,7 @@ from gateway.engine.jwks import JWKS
 from gateway.engine.prices import overrides_of
 from gateway.engine.transport import Transport
 from gateway.kv.memory import MemoryAnswers, MemoryLimiter
+from gateway.store.recorder import Recorder
 
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
@@ -38,6 +40,7 @@ class Process:
         self._roots = roots
         self._transports: dict[str, Transport] = {"native": NativeTransport(roots)}
         self._redis: dict[str, RedisStore] = {}
+        self._recorders: dict[str, Recorder] = {}
         self._started: set[str] = set()
 
     def transport(self, name: str) -> Transport:
@@ -62,6 +65,21 @@ class Process:
             store = self._redis[url] = redis.RedisStore(url, self.clock)
         return store
 
+    def recorder(self, url: str) -> Recorder:
+        """Return the recorder for the database at `url`, the same as long as the process lives.
+
+        It is started by who uses it; one that no configuration uses any more writes what it still has.
+
+        Raises:
+            ValueError: the URL is none.
+        """
+        recorder = self._recorders.get(url)
+        if recorder is None:
+            # Imported here: SQLAlchemy takes half a second, and whoever starts without a database need not wait for it.
+            calls = importlib.import_module("gateway.store.calls")
+            recorder = self._recorders[url] = Recorder(calls.CallTable(url), self.clock)
+        return recorder
+
     def redis_state(self) -> str:
         """Return `none`, `ok` or `gone`."""
         if not self._redis:
@@ -75,7 +93,8 @@ class Process:
             self._started.add(url)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Write what is still to be recorded, and close every connection."""
+        await asyncio.gather(*(recorder.close() for recorder in self._recorders.values()))
         for store in self._redis.values():
             await store.close()
         for transport in self._transports.values():

@@ -150,8 +150,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     server: Server = Server()
     """Where the gateway listens."""
-    database: str = ""
-    """`sqlite:///gateway.db`, or `postgresql://…` where there are many machines. Empty: nothing is kept."""
+    database: Secret = Secret()
+    """`sqlite:///gateway.db` or, for many machines, `postgresql://…`: one row a call. Empty: nothing is kept."""
     redis: Secret = Secret()
     """`redis://…`: shared by all workers and machines for limits and cached answers. Empty: this process's memory."""
     providers: dict[str, ProviderOptions] = {}

@@ -195,6 +195,8 @@ def chat_request(raw: bytes) -> ChatRequest:
         return _request.decode(raw)
     except msgspec.ValidationError as error:
         raise bad_field(error) from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deep", code="invalid_json") from None
 
 
 def bad_field(error: msgspec.ValidationError) -> BadRequest:

@@ -46,6 +46,23 @@ def test_check_finds_what_only_building_finds(run):
     assert done.exit_code == 1 and "chain[0]" in done.output and "nobody" in done.output
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "words"),
+    [
+        ("http://127.0.0.1:1/v1", "127.0.0.1:1", "http://"),
+        ("http://127.0.0.1:1/v1", "http://user:pass-canary@host/v1", "credentials"),
+        ("api_key: secret-canary", 'api_key: secret-canary, headers: {host: "x"}', "transport's own"),
+        ("api_key: secret-canary", 'api_key: secret-canary, headers: {x-a: "a\\nb: c"}', "line break"),
+    ],
+)
+def test_check_finds_what_no_request_could_be_sent_with(run, good, bad, words):
+    """At load, not as a 500 on every call."""
+    run.file.write_text(TEAM.replace(good, bad))
+    done = run("check", "FILE")
+    assert done.exit_code == 1 and "providers.a" in done.output and words in done.output
+    assert "canary" not in done.output
+
+
 def test_check_of_no_file_is_a_sentence(run):
     """Not a stack trace."""
     done = run("check", "nowhere.yaml")

@@ -102,6 +102,13 @@ async def test_a_stream_says_its_cost_at_its_end(gateway, upstream):
     [
         (b"", 400, "invalid_json", None, "empty"),
         (b'{"model": ', 400, "invalid_json", None, "not JSON"),
+        (
+            b'{"model": "mock", "messages": [{}], "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            400,
+            "invalid_json",
+            None,
+            "deep",
+        ),
         (b"[1]", 400, "invalid_json", None, "JSON object"),
         (b'\xff{"model"', 400, "invalid_json", None, "not JSON"),
         (b'{"messages": []}', 400, "missing_required_parameter", "model", "model"),

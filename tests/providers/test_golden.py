@@ -150,8 +150,7 @@ class Case:
                 chunks += reader.feed(piece)
                 if reader.finished:
                     break
-            else:
-                chunks += reader.end()
+            chunks += reader.end()
         except UpstreamFailed as error:
             return gathered(chunks) | {"error": told(error)}
         return gathered(chunks)

@@ -56,9 +56,11 @@ def test_an_error_before_anything_else_is_raised_at_once(reader):
 def test_after_an_error_the_answer_is_not_complete(reader):
     """What follows an error is not to be believed."""
     reader.feed(b'data: "half"\n\ndata: "!busy"\n\ndata: "."\n\n')
-    assert not reader.finished
+    assert reader.finished
     with pytest.raises(Busy):
         reader.feed(b'data: "."\n\n')
+    with pytest.raises(Busy):
+        reader.end()
 
 
 def test_a_stream_that_says_nothing_may_be_tried_elsewhere(reader):
