@@ -165,6 +165,7 @@ class ScriptedUpstream:
         self.accepted = 0
         """Connections so far."""
         self.connections: set[_Connection] = set()
+        self.opened = 0
         """Connections open now."""
         self.script: deque[Step] = deque()
         self.failures: list[BaseException] = []
@@ -240,6 +241,7 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one too, though not by inheritance
         self.upstream.accepted += 1
         self.upstream.connections.add(self)
+        self.upstream.opened += 1
         self._task = asyncio.get_running_loop().create_task(self._serve())
         self._task.add_done_callback(self._served)
 
