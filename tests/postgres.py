@@ -73,10 +73,18 @@ class Postgres:
             self._process.wait(10)
             self._process = None
 
-    def send_signal(self, number: int) -> None:
-        """Send it a signal."""
+    def freeze(self) -> None:
+        """Have it accept everything and answer nothing: it, and all its processes."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        for process in (self._process.pid, *_children(self._process.pid)):
+            os.kill(process, number)
 
     def __enter__(self) -> Self:
         self.start()
@@ -144,3 +152,7 @@ def binaries() -> Path:
     if not (folder / "postgres").exists():
         pytest.skip("there is no PostgreSQL for this platform; set GATEWAY_TEST_POSTGRES_DSN")
     return folder
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
