@@ -2,6 +2,7 @@
 """From a fresh clone to a running gateway, or to passed tests, with Python 3.11 and pip alone.
 
     python3 run.py serve [options of `gateway serve`]
+    python3 run.py check | explain | key | schema …    # the other commands of `gateway`
     python3 run.py test  [options of pytest]
     python3 run.py lock                         # after a change of pyproject.toml's dependencies
 
@@ -34,9 +35,9 @@ def main() -> None:
     command, *rest = sys.argv[1:] or ["help"]
     if sys.version_info < (3, 11):  # noqa: UP036 this file is also what an older Python meets first
         sys.exit(f"The gateway needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
-    if command == "serve":
+    if command in ("serve", "check", "explain", "key", "schema"):
         install()
-        os.execv(PYTHON, [str(PYTHON), "-m", "gateway", "serve", *rest])
+        os.execv(PYTHON, [str(PYTHON), "-m", "gateway", command, *rest])
     elif command == "test":
         install()
         test(rest)
@@ -79,28 +80,21 @@ def lock() -> None:
 
 def uv(*arguments: str) -> None:
     """Run uv from `.tools`, fetching it there first; it uses this very Python and fetches no other."""
-    if not (TOOLS / "uv").exists():
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-warn-script-location",
-        ]
-        subprocess.run([*pip, "--root-user-action=ignore", "--target", str(TOOLS), "uv"], check=True)
     environment = {
         **os.environ,
         "PYTHONPATH": str(TOOLS),
         "UV_PYTHON": sys.executable if arguments[0] == "venv" else str(PYTHON if PYTHON.exists() else sys.executable),
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_LINK_MODE": "copy",
+        "UV_CACHE_DIR": str(TOOLS / "cache"),
         "UV_NO_CONFIG": "1",
     }
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
     try:
+        if not (TOOLS / "uv").exists():
+            subprocess.run([*pip, "--root-user-action=ignore", "--target", str(TOOLS), "uv"], check=True)
         subprocess.run([sys.executable, "-m", "uv", *arguments], check=True, env=environment, cwd=ROOT)
     except subprocess.CalledProcessError as error:
+        print("The installation failed, for the reason above. Is the package index reachable?", file=sys.stderr)
         sys.exit(error.returncode)
 
 

@@ -57,7 +57,7 @@ class Postgres:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         command = [self._binaries / "postgres", "-D", self._data, "-p", f"{self.port}", "-h", "127.0.0.1", "-k", ""]
-        command += ["-F", "-c", "full_page_writes=off", "-c", "synchronous_commit=off", "-c", "shared_buffers=16MB"]
+        command += ["-F", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._as)
         until_s = time.monotonic() + READY_WITHIN_S
@@ -84,7 +84,8 @@ class Postgres:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         for process in (self._process.pid, *_children(self._process.pid)):
-            os.kill(process, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def __enter__(self) -> Self:
         self.start()

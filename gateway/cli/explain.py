@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from gateway.cli.serve import default_config
+from gateway.cli.serve import open_config
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError
 from gateway.core.middleware import Explains
@@ -18,7 +19,7 @@ from gateway.core.usage import Usage, dollars
 from gateway.http.requests import read_chat
 from gateway.settings.build import Gateway
 from gateway.settings.complaints import ConfigError
-from gateway.settings.live import File, Live
+from gateway.settings.live import Live
 from gateway.settings.process import Process
 from gateway.wire.estimate import prompt_tokens
 
@@ -36,10 +37,13 @@ def explain(body: Any, config: Path | None, key: str, model: str | None) -> None
         raise click.UsageError("give a BODY or --model")
     raw: bytes = body.read() if body is not None else _minimal(model or "")
     try:
-        live = Live(File(config or default_config()), Process())
+        live = Live(open_config(config), Process())
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(json.dumps(asyncio.run(_explained(live, raw, key)), indent=2))
+    said = asyncio.run(_explained(live, raw, key))
+    click.echo(json.dumps(said, indent=2, ensure_ascii=False))
+    if "answer" in said:
+        sys.exit(1)
 
 
 def _minimal(model: str) -> bytes:
@@ -101,11 +105,12 @@ async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
     """
     said: dict[str, Any] = {"config": gateway.config_id, "principal": call.principal.id, "model": call.model}
     if call.route is None:
-        return {**said, "answer": 404, "because": gateway.routes.near(call.model)}
+        because = f'"{call.model}" is not a model here; {gateway.routes.near(call.model)}'
+        return {**said, "answer": 404, "because": because}
     said["route"] = {"name": call.route.name, "order": call.route.order}
     places = gateway.resources.candidates.of(call.route, call.principal)
     said["asked"] = [await _place(gateway, call, place) for place in places]
-    said["not_asked"] = _not_asked(gateway, call, call.route)
+    said["not_asked"] = _not_asked(call, call.route)
     for name, _, room in gateway.rooms:
         if isinstance(room, Explains):
             said[name] = await room.explain(call)
@@ -131,11 +136,11 @@ def _price(prompt: int, completion: int) -> str:
     return f"${prompt / 10**6:g} prompt, ${completion / 10**6:g} completion, per million tokens"
 
 
-def _not_asked(gateway: Gateway, call: Call, route: Route) -> list[dict[str, str]]:
-    """Return the fallbacks that are passed over, and the providers that are off, each with the reason."""
+def _not_asked(call: Call, route: Route) -> list[dict[str, str]]:
+    """Return the fallbacks that are passed over, and the deployments that are off, each with the reason."""
     skipped = [
         {"fallback": name, "because": f"{call.principal.id} may not use it"}
         for name in route.fallbacks
         if not call.principal.may_use(name)
     ]
-    return skipped + [{"provider": name, "because": why} for name, why in gateway.providers_off.items()]
+    return skipped + [{"deployment": name, "because": why} for name, why in route.off.items()]

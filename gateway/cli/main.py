@@ -10,10 +10,10 @@ import click
 
 from gateway import __version__
 from gateway.cli.explain import explain
-from gateway.cli.serve import serve, worker
+from gateway.cli.serve import open_config, serve, worker
 from gateway.settings.complaints import ConfigError
 from gateway.settings.jsonschema import schema as json_schema
-from gateway.settings.live import File, Live
+from gateway.settings.live import Live
 from gateway.settings.process import Process
 from gateway.settings.reference import markdown
 
@@ -29,7 +29,7 @@ def main() -> None:
 def check(file: Path) -> None:
     """Find every mistake in a configuration FILE, without starting anything."""
     try:
-        gateway = Live(File(file), Process()).gateway
+        gateway = Live(open_config(file), Process()).gateway
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
@@ -46,13 +46,14 @@ def schema(as_page: bool) -> None:
 
 
 @main.command()
-@click.option("--name", default="team-a", show_default=True, help="Names the key in logs and limits.")
+@click.argument("name", default="team-a")
 def key(name: str) -> None:
-    """Make a virtual key. It is shown once; the configuration gets its hash."""
+    """Make a virtual key called NAME (team-a). It is shown once; the configuration gets its hash."""
     secret = f"gw-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()
     click.echo(f"{secret}\n\nGive it to its user, and this to gateway.yaml:\n")
-    click.echo(f"keys:\n  - {{name: {name}, key: sha256:{digest}}}")
+    click.echo(f"keys:\n  - {{name: {name}, key: sha256:{digest}}}\n")
+    click.echo("It is asked for once `- use: auth` is in the chain; limits of a key need `- use: limits` behind it.")
 
 
 main.add_command(serve)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -40,7 +41,7 @@ KEEP_ALIVE_S = 75
 def serve(config: Path | None, host: str | None, port: int | None, workers: int, watch: bool) -> None:
     """Start the gateway."""
     log_to_stderr()
-    source = File(config or default_config())
+    source = open_config(config)
     try:
         live = Live(source, Process())
         uvloop.run(live.check())
@@ -61,13 +62,13 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int,
 def worker(descriptor: int, folder: Path, config: Path) -> None:
     """Serve on a socket that the supervisor opened, what the supervisor hands over."""
     log_to_stderr()
-    handover, process = Handover(folder, str(config)), Process()
+    handover, process, original = Handover(folder, str(config)), Process(), open_config(config)
 
     async def everywhere(config_id: str) -> None:
         os.kill(os.getppid(), signal.SIGHUP)
         await handover.until_served(config_id, process.clock)
 
-    live = Live(handover, process, original=File(config), everywhere=everywhere)
+    live = Live(handover, process, original=original, everywhere=everywhere)
     sock = socket.socket(fileno=descriptor)
     uvloop.run(_run(live, sock, handover=handover))
 
@@ -117,7 +118,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=int(live.gateway.server.drain),
+                timeout_graceful_shutdown=math.ceil(live.gateway.server.drain),
             )
         )
         self._live = live
@@ -152,10 +153,15 @@ async def _stop_when_orphaned(server: Server) -> None:
     server.stop()
 
 
-def default_config() -> Path:
-    """Return the configuration of this folder, or the one that comes with the gateway."""
+def open_config(path: Path | None) -> File:
+    """Return the configuration at `path`, else this folder's, else the one that comes with the gateway.
+
+    What it names as `package.module:Class` may lie beside it, as with every server that loads an application by name.
+    """
     here = Path("gateway.yaml")
-    return here if here.exists() else shipped("gateway.yaml")
+    path = path or (here if here.exists() else shipped("gateway.yaml"))
+    sys.path.append(str(path.parent.resolve()))
+    return File(path)
 
 
 def listen(host: str, port: int) -> socket.socket:

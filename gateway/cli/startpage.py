@@ -3,6 +3,7 @@
 from gateway import __version__
 from gateway.settings.build import Gateway
 
+SHIPPED = ", which comes with the gateway: copy it to ./gateway.yaml to change it"
 LOOPBACK = ("127.", "localhost", "::1")
 
 
@@ -27,7 +28,8 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
         f"  models      {', '.join([*gateway.routes.names, *patterns]) or 'none'}",
         *([f"  off         {_off(gateway.providers_off)}"] if gateway.providers_off else []),
         f"  chain       {' → '.join(gateway.chain)}",
-        f"  config      {file} ({gateway.config_id}){f', {workers} workers' if workers > 1 else ''}",
+        f"  config      {file}{SHIPPED if 'shipped' in file else ''} ({gateway.config_id})",
+        *([f"  workers     {workers}"] if workers > 1 else []),
         f"  docs        {url}/docs",
         "",
         "  Try it:",

@@ -1,5 +1,6 @@
 """Where a public model name leads: routes, deployments, and how long to wait for them."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -48,3 +49,5 @@ class Route(Struct, frozen=True):
     fallbacks: tuple[str, ...] = ()
     """Public names to try when no deployment of this route answers."""
     timeouts: Timeouts = Timeouts()
+    off: Mapping[str, str] = {}
+    """Deployments that cannot be asked as configured, each with the reason."""

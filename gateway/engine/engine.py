@@ -21,6 +21,8 @@ from gateway.wire.estimate import prompt_tokens, text_tokens
 CLIENT_LEFT = 499
 """nginx's word for a client that left before it was answered."""
 
+NO_REPLY = "a middleware of the chain returned {}, not a Reply; does it end with `return await next(call)`?"
+
 
 class Engine:
     """The chain, one handler for each kind of call.
@@ -89,6 +91,8 @@ class Exchange:
         self._engine.begin(call)
         try:
             reply = await self._handler(call)
+            if not isinstance(reply, Reply):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(NO_REPLY.format(type(reply).__name__))
         except BaseException as error:
             self._close(error)
             raise

@@ -25,6 +25,7 @@ from gateway.settings.live import Live
 
 log = logging.getLogger("gateway")
 
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -44,6 +45,7 @@ def make_app(live: Live) -> ASGIApp:
         openapi_config=OpenAPIConfig(
             title="LLM gateway",
             version=__version__,
+            description="An OpenAI-compatible door to every provider: point an SDK's base URL at `/v1`.",
             path="/openapi",
             render_plugins=[JsonRenderPlugin()],
         ),
@@ -75,12 +77,17 @@ def refuse_http(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     """Render Litestar's errors: 404, 405, 400, 413."""
     message = error.detail
     if error.status_code == 404:
-        message = f"there is nothing at {request.method} {request.url.path}; see /docs"
-    ours = GatewayError(message, code=type(error).__name__.removesuffix("Exception").lower())
+        message = f"there is nothing at {request.method} {request.url.path}; {_meant(request.url.path)}"
+    ours = GatewayError(message, code=CODES.get(error.status_code, "invalid_request"))
     ours.status, ours.kind = error.status_code, KINDS.get(error.status_code, "invalid_request_error")
     response = refuse(request, ours)
     response.headers.update(error.headers or {})
     return response
+
+
+def _meant(path: str) -> str:
+    """Return what someone may have meant who found nothing: most often, a base URL without its `/v1`."""
+    return f"did you mean /v1{path}?" if path.startswith(("/chat/", "/models")) else "see /docs"
 
 
 def fail(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

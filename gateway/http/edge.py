@@ -85,7 +85,7 @@ class Answer:
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("a bug of ours, in call %s", self._call.id)
+            log.exception("call %s failed by a bug, of ours or of a middleware", self._call.id)
             await self._error(GatewayError(f"the gateway failed at this; its log knows why, under {self._call.id}"))
 
     async def _reply(self) -> None:

@@ -18,7 +18,9 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
     live: Live = state.live
     models = live.gateway.routes.names
     if "text/html" in request.headers.get("accept", ""):
-        return Response(page(str(request.base_url).rstrip("/"), models), media_type=MediaType.HTML)
+        return Response(
+            page(str(request.base_url).rstrip("/"), models, has_auth=live.gateway.has_auth), media_type=MediaType.HTML
+        )
     links = {
         "docs": "/docs",
         "redoc": "/redoc",

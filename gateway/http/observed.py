@@ -14,7 +14,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
-from gateway.http.answers import RawHeaders
+from gateway.core.receipt import Receipt
+from gateway.http.answers import RawHeaders, call_headers, cost_header
 from gateway.http.edge import new_id
 from gateway.settings.live import Live
 
@@ -60,11 +61,10 @@ class Observed:
             counted[1].observe(self._now() - began_s)
 
     def _headers(self, began_s: float) -> RawHeaders:
-        return [
-            (b"x-request-id", new_id().encode()),
-            (b"x-gateway-config", self._live.gateway.config_id.encode()),
-            (b"server-timing", b"gateway;dur=%.1f" % ((self._now() - began_s) * 1000)),
-        ]
+        """Return the head of an answer that no call stands behind: the same lines, of a receipt that stayed empty."""
+        receipt = Receipt(new_id(), began_s=began_s)
+        headers = call_headers(receipt, self._live.gateway.config_id, self._now())
+        return [*headers, cost_header(receipt, later=False)]
 
 
 @lru_cache(10_000)

@@ -15,14 +15,16 @@ pre { overflow-x: auto; }
 code { font: 14px/1.5 ui-monospace, monospace; }
 nav { display: flex; gap: 1.25rem; }
 """
+KEY_LINE = "  -H 'authorization: Bearer YOUR_KEY' \\\n"
 
 
-def page(url: str, models: Sequence[str]) -> str:
+def page(url: str, models: Sequence[str], *, has_auth: bool) -> str:
     """Return the page: what this is, a command to paste, where to read on."""
     model = models[0] if models else "…"
     command = (
         f"curl {url}/v1/chat/completions \\\n"
         "  -H 'content-type: application/json' \\\n"
+        f"{KEY_LINE if has_auth else ''}"
         f"""  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'"""
     )
     names = ", ".join(f"<code>{escape(name)}</code>" for name in models) or "none by name; see the configuration"

@@ -1,5 +1,6 @@
 """Who is calling: a virtual key or a token, and which models it may use."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 from gateway.core.call import Call, Operation
@@ -17,6 +18,10 @@ class AuthOptions(Options, frozen=True, kw_only=True):
     """Who is let in: the owners of the virtual keys under `keys:`, and those whose tokens can be believed."""
 
     operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "models", "admin", "invalid"})
+    inside: ClassVar[Mapping[str, str]] = {
+        "log": "those who are turned away are logged too",
+        "metrics": "those who are turned away are counted too",
+    }
 
     jwt: JwtOptions | None = None
     """Accept the tokens of an identity provider too."""
@@ -90,7 +95,7 @@ class Auth:
 
 def masked(secret: str) -> str:
     """Return what may be shown of a credential, enough for its owner to know it by: `sk-…wxyz`."""
-    return f"{secret[:3]}…{secret[-4:]}" if len(secret) > 12 else "…"
+    return f"{secret[:3]}…{secret[-4:]}" if len(secret) > 12 else "one so short is none of ours"
 
 
 def _not_allowed(principal: Principal, model: str) -> str:

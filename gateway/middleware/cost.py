@@ -1,5 +1,8 @@
 """What a call costs, in nano-dollars: the tokens of the answer times the price of the deployment that gave it."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from gateway.core.call import Call
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
@@ -11,6 +14,11 @@ from gateway.middleware.base import Options
 
 class CostOptions(Options, frozen=True, kw_only=True):
     """Nothing to choose: prices are a matter of `config/prices.yaml` and of each deployment's `price:`."""
+
+    inside: ClassVar[Mapping[str, str]] = {
+        "log": "a call's line says what it cost, so it is written when that is known",
+        "metrics": "what a call cost is counted when it is known",
+    }
 
     def build(self, resources: Resources) -> "Cost":
         """Make the middleware."""

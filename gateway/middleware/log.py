@@ -23,7 +23,7 @@ from gateway.middleware.base import Options
 class LogOptions(Options, frozen=True, kw_only=True):
     """How calls are logged."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "models"})
+    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "models", "admin", "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}
 
     format: Literal["auto", "json", "console"] = "auto"
@@ -71,7 +71,7 @@ def _logger(file: BinaryIO, console: bool) -> structlog.typing.FilteringBoundLog
         structlog.processors.TimeStamper(fmt="iso"),
     ]
     if console:
-        processors += [structlog.dev.ConsoleRenderer(colors=file.isatty()), _as_bytes]
+        processors += [structlog.dev.ConsoleRenderer(colors=file.isatty(), sort_keys=False), _as_bytes]
     else:
         processors.append(structlog.processors.JSONRenderer(serializer=_json))
     return structlog.wrap_logger(

@@ -5,7 +5,7 @@ What a request keeps, loses and is refused for is said in `anthropic_request`. S
 "Messages", "Streaming messages", "Stop reasons" and "Errors".
 """
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -63,6 +63,8 @@ STATUSES = {
 
 class AnthropicOptions(Keyed, frozen=True, kw_only=True):
     """Claude, at Anthropic or at a server that speaks its Messages API."""
+
+    key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
 
     def price_table(self) -> str:
         """The vendor's own prices, at the vendor's own address."""

@@ -1,6 +1,6 @@
 """What a provider is: a translator of one dialect that never opens a socket."""
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -119,6 +119,9 @@ class Keyed(ProviderOptions, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     """More headers for each request, such as an organisation."""
 
+    key_variable: ClassVar[str] = ""
+    """The usual variable of the key, for those who have not set it."""
+
     def off(self) -> str:
         """It needs a key."""
-        return "" if self.api_key else "its api_key is empty"
+        return "" if self.api_key else f"its api_key is empty; set {self.key_variable}"

@@ -5,7 +5,7 @@ when it ends after a finish reason. Sources: ai.google.dev/api, "Generating cont
 """
 
 import re
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -52,6 +52,8 @@ FAILURES = frozenset(
 
 class GeminiOptions(Keyed, frozen=True, kw_only=True):
     """Gemini, at Google's Gemini API."""
+
+    key_variable: ClassVar[str] = "GEMINI_API_KEY"
 
     def price_table(self) -> str:
         """The vendor's own prices, at the vendor's own address."""

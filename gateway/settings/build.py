@@ -178,6 +178,9 @@ def _room(loaded: Loaded, i: int, options: Options, resources: Resources) -> "tu
         return loaded.uses[i], options, options.build(resources)
     except ValueError as error:
         raise loaded.complaint(("chain", i), str(error)) from None
+    except Exception as error:
+        problem = f'"{loaded.uses[i]}" cannot be built: {type(error).__name__}: {error}'
+        raise loaded.complaint(("chain", i), problem) from error
 
 
 def _recorder(loaded: Loaded, process: Process) -> Recorder | None:
@@ -258,12 +261,16 @@ def _routes(settings: Settings, off: Mapping[str, str], prices: PriceBook) -> tu
         if route.order == "cheapest":
             usable = tuple(_compared(deployment, prices.at_once(deployment)) for deployment in usable)
         if usable:
-            fallbacks = tuple(route.fallbacks)
-            routes.append(Route(name, usable, route.order, fallbacks, _timeouts(route.timeouts, TimeoutSettings())))
+            why_not = {d.name: _off(d, off) for d in deployments if d.provider in off}
+            timeouts = _timeouts(route.timeouts, TimeoutSettings())
+            routes.append(Route(name, usable, route.order, tuple(route.fallbacks), timeouts, why_not))
         else:
-            provider = deployments[0].provider
-            without[name] = f"provider {provider} is off: {off[provider]}"
+            without[name] = _off(deployments[0], off)
     return routes, without
+
+
+def _off(deployment: Deployment, off: Mapping[str, str]) -> str:
+    return f"provider {deployment.provider} is off: {off[deployment.provider]}"
 
 
 def _compared(deployment: Deployment, price: Price | None) -> Deployment:

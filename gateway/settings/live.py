@@ -23,6 +23,9 @@ from gateway.store.recorder import Unusable
 
 log = logging.getLogger("gateway")
 
+FIXED = ("host", "port", "drain")
+"""Options of `server` that a running process cannot change."""
+
 
 class Source(Protocol):
     """Where the configuration's text comes from."""
@@ -142,6 +145,10 @@ class Live:
                 self.gateway = gateway
                 self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
+                if fixed := [name for name in FIXED if getattr(old.server, name) != getattr(gateway.server, name)]:
+                    log.warning("server.%s: takes effect at the next start", ", server.".join(fixed))
+            else:
+                log.info("configuration %s goes on serving: %s says nothing new", old.config_id, self.name)
             return gateway.config_id
 
     async def reload_or_say_why(self) -> None:

@@ -71,7 +71,7 @@ def test_check_of_no_file_is_a_sentence(run):
 
 def test_a_made_key_works_and_only_its_hash_is_written_down(run):
     """Paste the second half into the configuration, give the first to its user."""
-    said = run("key", "--name", "mine").output
+    said = run("key", "mine").output
     secret = said.splitlines()[0]
     digest = re.search(r"sha256:([0-9a-f]{64})", said)[1]
     assert hashlib.sha256(secret.encode()).hexdigest() == digest and "name: mine" in said

@@ -168,7 +168,9 @@ async def test_every_error_is_openais_object(gateway, method, path, status, word
     error = answer.json()["error"]
     assert answer.status_code == status and words in error["message"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert answer.headers["x-request-id"] and answer.headers["x-gateway-config"]
+    for name in ("provider", "deployment", "attempts", "cache", "cost", "config"):
+        assert answer.headers[f"x-gateway-{name}"]
+    assert answer.headers["x-request-id"] and answer.headers["server-timing"]
     if status == 405:
         assert answer.headers["allow"]
 

@@ -10,6 +10,7 @@ from gateway.core.call import Body
 from gateway.core.middleware import chain
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import Engine
+from gateway.middleware.cost import Cost
 from gateway.middleware.log import Log, LogOptions
 from tests.script import Busy, Cut, Fails, Says, ScriptedUpstream, Slow
 from tests.serving import CHAIN, mock_config, serving
@@ -120,6 +121,20 @@ async def test_a_bug_of_ours_is_a_500_without_a_trace(upstream, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_a_middleware_that_returns_nothing_leaks_nothing(upstream, caplog, monkeypatch):
+    """The commonest mistake of those who write one: its slot comes back all the same, and the log says what to do."""
+
+    async def forgetful(self, call, next):
+        await next(call)
+
+    chain = "chain: [{use: auth}, {use: limits}, {use: cost}, {use: retry}]"
+    keys = f"keys: [{{name: team-a, key: {USER}, limits: {{concurrent: 1}}}}]\n"
+    async with serving(mock_config(upstream.url, chain, keys)) as gateway:
+        monkeypatch.setattr(Cost, "__call__", forgetful)
+        answers = [(await gateway.ask(key=USER)).status_code for _ in range(3)]
+    assert answers == [500, 500, 500] and "return await next(call)" in caplog.text
+
+
 async def test_secrets_are_in_no_output(upstream, caplog, capfd):
     """One unlike any other word in every place where a secret goes in; then every place where something comes out."""
     chain = "chain: [{use: log}, {use: metrics}, {use: auth}, {use: cost}, {use: retry, attempts: 1}]"
@@ -151,6 +166,22 @@ def test_the_log_line_is_one_json_object_without_content(tmp_path):
     assert plain["event"] == "call" and plain["outcome"] == "finished" and plain["key"] == "anyone"
     assert "prompt-canary" not in lines[0] and "answer-canary" not in lines[0]
     assert full["messages"][0]["content"] == "prompt-canary" and full["answer"] == "answer-canary"
+
+
+def test_the_log_line_can_be_for_people(tmp_path):
+    """One line, too, and nothing that a terminal would have to interpret where there is none."""
+    with (tmp_path / "log").open("wb") as file:
+        asyncio.run(_logged(Log(LogOptions(format="console"), StillClock(), file)))
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "outcome=finished" in line and "\x1b" not in line and "canary" not in line
+
+
+async def test_a_reload_says_what_only_a_start_can_change(upstream, caplog):
+    """A port is opened once."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        gateway.config.text += "server: {port: 9999}\n"
+        assert (await gateway.http.post("/admin/reload")).status_code == 200
+    assert "server.port: takes effect at the next start" in caplog.text
 
 
 async def _logged(log):

@@ -1,0 +1,1 @@
+"""Long memory: what the gateway keeps in an SQL database."""
