@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from gateway.settings.complaints import ConfigError
-from gateway.settings.live import File, Handover, Live
+from gateway.settings.live import File, Handover, Live, Snapshot, read_text
 from gateway.settings.process import Process
 
 log = logging.getLogger("gateway")
@@ -85,6 +85,7 @@ class Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, catch)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         signal.signal(signal.SIGCHLD, catch)  # a worker's death wakes us; that is all it does
         self._write = write
         return wake
@@ -126,17 +127,22 @@ class Supervisor:
     def _reload(self) -> None:
         """Check the file once, then hand its text to every worker."""
         try:
-            text = self._config.read()
-            asyncio.run(Live(self._config, Process()).check())
-        except (ConfigError, OSError) as error:
+            text = read_text(self._config)
+            asyncio.run(Live(Snapshot(self._config.name, text), Process()).check())
+        except ConfigError as error:
             log.error("the old configuration goes on serving: %s", error)
+            self._handover.report_problem(str(error))
+            return
+        except Exception:
+            log.exception("the old configuration goes on serving; the new one met a bug")
             return
         self._handover.write(text)
         for process in self._workers.values():
             process.send_signal(signal.SIGHUP)
 
     def _stop(self) -> int:
-        """Let every worker finish, within the time it has; then end it."""
+        """Let every worker finish, within the time it has; then end it. Who comes now is refused, not kept waiting."""
+        self._socket.close()
         for process in self._workers.values():
             process.terminate()
         until_s = time.monotonic() + self._drain_s + LAST_WRITES_S

@@ -54,6 +54,11 @@ class Engine:
         await self.settle()
         return text, call.receipt
 
+    @property
+    def busy(self) -> bool:
+        """Whether endings still run."""
+        return bool(self._endings)
+
     async def settle(self) -> None:
         """Wait until every ending so far has run."""
         while self._endings:

@@ -95,7 +95,7 @@ class Auth:
 
 def masked(secret: str) -> str:
     """Return what may be shown of a credential, enough for its owner to know it by: `sk-…wxyz`."""
-    return f"{secret[:3]}…{secret[-4:]}" if len(secret) > 12 else "one so short is none of ours"
+    return f"{secret[:3]}…{secret[-4:]}" if len(secret) > 12 else "…"
 
 
 def _not_allowed(principal: Principal, model: str) -> str:

@@ -91,10 +91,6 @@ class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     kind: str = ""
     """Which translator this is; the entry's own name when left out."""
-    traceparent: bool = False
-    """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
-    http: Literal["native", "httpx"] = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
 
     def off(self) -> str:
         """Return why this provider cannot be used as configured (`OPENAI_API_KEY is not set`); empty: it can."""
@@ -118,10 +114,15 @@ class Keyed(ProviderOptions, frozen=True, kw_only=True):
     """Where the API is; the vendor's own address when left out."""
     headers: dict[str, str] = {}
     """More headers for each request, such as an organisation."""
+    traceparent: bool = False
+    """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
+    http: Literal["native", "httpx"] = "native"
+    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
 
     key_variable: ClassVar[str] = ""
     """The usual variable of the key, for those who have not set it."""
 
     def off(self) -> str:
         """It needs a key."""
-        return "" if self.api_key else f"its api_key is empty; set {self.key_variable}"
+        which = f"; set {self.key_variable}" if self.key_variable else ""
+        return "" if self.api_key else f"its api_key is empty{which}"

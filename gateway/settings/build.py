@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,6 +41,9 @@ from gateway.settings.schema import (
 from gateway.store.recorder import Recorder
 from gateway.wire.openai import Model, encode
 
+if TYPE_CHECKING:
+    from gateway.kv.redis import RedisStore
+
 OPERATIONS: tuple[Operation, ...] = ("chat", "models", "admin", "invalid")
 ONE_TRY = RetryOptions(attempts=1)
 """What a chain without `retry` does: someone has to choose a deployment."""
@@ -55,6 +59,10 @@ class Gateway(Struct, frozen=True):
     routes: RouteTable
     clock: Clock
     resources: Resources
+    store: "RedisStore | None"
+    """Where limits and answers are shared, if they are."""
+    cache_bytes: int
+    """What cached answers may take of this process's memory."""
     prices: PriceBook
     recorder: Recorder | None
     """Writes every chat call down. `None`: no database is configured."""
@@ -101,9 +109,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         key_sets=process.key_sets,
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
-    for options in settings.chain:
-        if isinstance(options, CacheOptions):
-            process.answers.resize(options.max_bytes)
+    caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
     upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()}, process.fleet)
     return Gateway(
         config_id=config_id,
@@ -115,6 +121,8 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         routes=table,
         clock=process.clock,
         resources=resources,
+        store=store,
+        cache_bytes=caches[0] if caches else 0,
         prices=prices,
         recorder=recorder,
         rooms=rooms,
@@ -143,7 +151,7 @@ class Listing:
             return Reply(Chunk(encode({"object": "list", "data": named})))
         route = self._routes.find(call.model)
         if route is None or not may_use(call.model):
-            near = "" if route else f"; {self._routes.near(call.model)}"
+            near = "" if route or "*" not in call.principal.models else f"; {self._routes.near(call.model)}"
             raise UnknownModel(f'"{call.model}" is not a model here{near}', param="model")
         return Reply(Chunk(encode(_model(route, call.model))))
 
@@ -179,7 +187,7 @@ def _room(loaded: Loaded, i: int, options: Options, resources: Resources) -> "tu
     except ValueError as error:
         raise loaded.complaint(("chain", i), str(error)) from None
     except Exception as error:
-        problem = f'"{loaded.uses[i]}" cannot be built: {type(error).__name__}: {error}'
+        problem = f'"{loaded.uses[i]}" cannot be built: {_said(error)}'
         raise loaded.complaint(("chain", i), problem) from error
 
 
@@ -189,6 +197,10 @@ def _recorder(loaded: Loaded, process: Process) -> Recorder | None:
         return process.recorder(url) if url else None
     except ValueError as error:
         raise loaded.complaint(("database",), str(error)) from None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dict[str, str]]:
@@ -205,6 +217,8 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
                 _check_address(options)
         except ValueError as error:
             raise loaded.complaint(("providers", name), str(error)) from None
+        except Exception as error:
+            raise loaded.complaint(("providers", name), f"cannot be built: {_said(error)}") from error
     return on, off
 
 
@@ -225,6 +239,8 @@ def _place(
     if isinstance(provider, LocalProvider):
         return provider
     options = settings.providers[name]
+    if not isinstance(options, Keyed):
+        return Place(provider, process.transport("native"))
     return Place(provider, process.transport(options.http), options.traceparent)
 
 

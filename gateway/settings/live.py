@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.core.errors import Unavailable
 from gateway.core.resources import Clock
+from gateway.engine.engine import Engine
 from gateway.settings.build import Gateway, build
 from gateway.settings.complaints import Complaint, ConfigError
 from gateway.settings.load import load
@@ -37,6 +38,10 @@ class Source(Protocol):
         """Return the text as it is now."""
         ...
 
+    def problem(self) -> str:
+        """Return what someone else found wrong with a newer text, if anything."""
+        ...
+
 
 class File:
     """A file, as the user names it."""
@@ -49,6 +54,10 @@ class File:
         """Return what the file says now."""
         return self._path.read_text()
 
+    def problem(self) -> str:
+        """Return nothing: whoever reads a file finds its mistakes."""
+        return ""
+
     def version(self) -> tuple[int, int]:
         """Return something that differs when the file does; zeros while there is none."""
         try:
@@ -56,6 +65,36 @@ class File:
         except OSError:
             return 0, 0
         return stat.st_mtime_ns, stat.st_ino
+
+
+class Snapshot:
+    """A text that was read before."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self._text = text
+
+    def read(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def problem(self) -> str:
+        """Return nothing: whoever reads it finds its mistakes."""
+        return ""
+
+
+def read_text(source: Source) -> str:
+    """Return the text of a configuration.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return source.read()
+    except OSError as error:
+        raise ConfigError.of(source.name, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError.of(source.name, "is not text in UTF-8") from None
 
 
 class Live:
@@ -90,13 +129,21 @@ class Live:
         self.clock: Clock = process.clock
         self.began_s = process.clock.now()
         self.draining = False
-        self.last_error = ""
+        self._problem = ""
+        self._retired: list[Engine] = []
         self.gateway: Gateway = self._built(source)
+        process.answers.resize(self.gateway.cache_bytes)
+
+    @property
+    def last_error(self) -> str:
+        """Why the newest configuration does not serve; empty when it does."""
+        return self._problem or self._source.problem()
 
     @property
     def redis(self) -> str:
         """How the shared store is: `none` is configured, `ok`, or `gone` (limits count in each worker alone)."""
-        return self._process.redis_state()
+        store = self.gateway.store
+        return "none" if store is None else "gone" if store.degraded else "ok"
 
     @property
     def database(self) -> str:
@@ -123,7 +170,8 @@ class Live:
             self.draining = True
             if self._warming is not None:
                 self._warming.cancel()
-            await self.gateway.engine.settle()
+            for engine in (*self._retired, self.gateway.engine):
+                await engine.settle()
             await self._process.close()
 
     async def reload(self) -> str:
@@ -137,12 +185,14 @@ class Live:
                 gateway = await asyncio.to_thread(self._built, self._source)
                 await self._check(gateway)
             except ConfigError as error:
-                self.last_error = str(error)
+                self._problem = str(error)
                 raise
-            old, self.last_error = self.gateway, ""
+            old, self._problem = self.gateway, ""
             if gateway.config_id != old.config_id:
                 await self._start(gateway)
                 self.gateway = gateway
+                self._retired = [engine for engine in self._retired if engine.busy] + [old.engine]
+                self._process.answers.resize(gateway.cache_bytes)
                 self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
                 if fixed := [name for name in FIXED if getattr(old.server, name) != getattr(gateway.server, name)]:
@@ -157,13 +207,19 @@ class Live:
             await self.reload()
         except ConfigError as error:
             log.error("the old configuration goes on serving: %s", error)
+        except Exception:
+            log.exception("the old configuration goes on serving; the new one met a bug")
 
     async def reload_everywhere(self) -> str:
         """Reload in every worker, and return when all have; see `reload`."""
         if self._everywhere is None:
             return await self.reload()
-        gateway = await asyncio.to_thread(self._built, self._original)
-        await self._check(gateway)
+        try:
+            gateway = await asyncio.to_thread(self._built, self._original)
+            await self._check(gateway)
+        except ConfigError as error:
+            self._problem = str(error)
+            raise
         await self._everywhere(gateway.config_id)
         return gateway.config_id
 
@@ -185,12 +241,7 @@ class Live:
         self._warming = asyncio.ensure_future(self.gateway.prices.warm(places))
 
     def _built(self, source: Source) -> Gateway:
-        try:
-            text = source.read()
-        except OSError as error:
-            raise ConfigError.of(self.name, f"cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigError.of(self.name, "is not text in UTF-8") from None
+        text = read_text(source)
         return build(load(text, name=self.name, environment=os.environ), text, self._process)
 
 
@@ -210,9 +261,19 @@ class Handover:
 
     def write(self, text: str) -> None:
         """Hand over a text, whole or not at all."""
+        self.report_problem("")
         new = self._folder / "config.yaml.new"
         new.write_text(text)
         new.replace(self._folder / "config.yaml")
+
+    def report_problem(self, problem: str) -> None:
+        """Say what is wrong with the configuration that was not handed over; empty: nothing."""
+        (self._folder / "problem").write_text(problem)
+
+    def problem(self) -> str:
+        """Return what is wrong with a newer configuration, if anything is."""
+        file = self._folder / "problem"
+        return file.read_text() if file.exists() else ""
 
     def report(self, config_id: str) -> None:
         """Say what this worker serves."""

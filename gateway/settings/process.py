@@ -80,12 +80,6 @@ class Process:
             recorder = self._recorders[url] = Recorder(calls.CallTable(url), self.clock)
         return recorder
 
-    def redis_state(self) -> str:
-        """Return `none`, `ok` or `gone`."""
-        if not self._redis:
-            return "none"
-        return "gone" if any(store.degraded for store in self._redis.values()) else "ok"
-
     async def start(self) -> None:
         """Connect to what was asked for since the last start."""
         for url in self._redis.keys() - self._started:
