@@ -41,6 +41,8 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
     ]
     if not gateway.has_auth and not host.startswith(LOOPBACK):
         lines.insert(2, "  ! Anyone who reaches this machine can spend your keys: add `keys:` and `- use: auth`.")
+    if workers > 1 and "limits" in gateway.chain and gateway.store is None:
+        lines.insert(2, "  ! Each worker counts limits by itself: set `redis:` to have them counted together.")
     return "\n".join(lines)
 
 

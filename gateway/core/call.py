@@ -109,6 +109,7 @@ class Call(Struct, frozen=True):
                 await rest
             raise
         self.endings.extend(attempt.endings)
+        msgspec.structs.force_setattr(attempt, "endings", self.endings)  # what is asked for from now on is the call's
 
     def end(self) -> Coroutine[Any, Any, None] | None:
         """Run the endings, each once, the last asked first; return the rest of them as soon as one has to wait."""

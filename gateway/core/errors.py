@@ -82,6 +82,14 @@ class UnknownModel(Refused):
     code = "model_not_found"
 
 
+class NotFound(Refused):
+    """The URL leads nowhere."""
+
+    status = 404
+    kind = "not_found_error"
+    code = "not_found"
+
+
 class WrongMethod(Refused):
     """The URL is right, the method is not; `allowed` is."""
 
@@ -126,6 +134,8 @@ class UpstreamFailed(GatewayError):
     code = "upstream_failed"
     retryable: bool = True
     """Whether another attempt, here or elsewhere, may do better."""
+    elsewhere: bool = False
+    """Not retryable here, but nothing is wrong with the request: another provider may answer it."""
 
 
 class Unreachable(UpstreamFailed):

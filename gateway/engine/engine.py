@@ -145,7 +145,7 @@ class Exchange:
         if reply is None:
             receipt.status = _status(error)
         if reply is not None and receipt.usage is None and call.operation == "chat":
-            receipt.usage = estimated_usage(call)
+            receipt.usage = estimated_usage(call, receipt.completion_chars)
         self._engine.end(call)
 
 
@@ -174,8 +174,9 @@ def _status(error: BaseException | None) -> int:
     return CLIENT_LEFT if isinstance(error, asyncio.CancelledError) else 500
 
 
-def estimated_usage(call: Call) -> Usage:
+def estimated_usage(call: Call, completion_chars: int) -> Usage:
     """Return what `call` used by rule of thumb, for answers whose upstream did not say, or had no time to."""
-    messages = call.body.fields.get("messages")
-    prompt = 0 if messages is None else prompt_tokens(bytes(messages))
-    return Usage(prompt, text_tokens(call.receipt.completion_chars), estimated=True)
+    prompt = sum(
+        prompt_tokens(bytes(call.body.fields[name])) for name in ("messages", "tools") if name in call.body.fields
+    )
+    return Usage(prompt, text_tokens(completion_chars), estimated=True)

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.call import Attempt, Call
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
@@ -42,6 +43,7 @@ class Upstream:
     def __init__(self, places: Mapping[str, Place | LocalProvider], fleet: LiveFleet) -> None:
         self._places = places
         self._fleet = fleet
+        self._draining = set[asyncio.Task[None]]()
 
     async def __call__(self, call: Call) -> Reply:
         """Return the reply once its first chunk is here: until then a middleware may still try elsewhere.
@@ -69,22 +71,42 @@ class Upstream:
             connect_s=attempt.deployment.timeouts.connect_s,
             deadline=deadline,
         )
-        attempt.at_end(lambda _: response.close())
+        lent = Lent(response)
+        attempt.at_end(lambda _: self._let_go(lent, deadline))
         tried = attempt.tried
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
         if response.status >= 300:
             raise await _refusal(provider, response, deadline)
         if attempt.stream and "json" not in response.headers.get("content-type", ""):
-            return await _streamed(attempt, provider.reader(attempt), response, deadline)
+            return await _streamed(attempt, provider.reader(attempt), lent, deadline)
         whole = provider.whole(attempt, await response.read(MOST_ANSWER_BYTES))
+        if whole.usage is None:
+            whole = replace(whole, usage=estimated_usage(attempt, len(whole.text)))
         return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
 
+    def _let_go(self, lent: "Lent", deadline: Deadline) -> None:
+        """Give the connection back; of a finished stream, when its body's last bytes have come, which say nothing."""
+        if not lent.finished:
+            lent.response.close()
+            return
+        task = asyncio.ensure_future(_drain(lent.response, deadline))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
 
-async def _streamed(attempt: Attempt, reader: Reader, response: Response, deadline: Deadline) -> Reply:
-    if "html" in response.headers.get("content-type", ""):
+
+class Lent(Struct):
+    """An upstream's answer, lent to an attempt until it is over."""
+
+    response: Response
+    finished: bool = False
+    """It said that it is done; what is left of its body says nothing."""
+
+
+async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, deadline: Deadline) -> Reply:
+    if "html" in lent.response.headers.get("content-type", ""):
         raise Unreachable(f"{attempt.deployment.provider} answered with a web page instead of a stream")
-    chunks = _chunks(attempt, reader, response, deadline)
+    chunks = _chunks(attempt, reader, lent, deadline)
     try:
         first = await _first_that_speaks(chunks)
     except BaseException:
@@ -106,13 +128,11 @@ async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
     raise Broke("the upstream's stream ended before it said anything")
 
 
-async def _chunks(
-    attempt: Attempt, reader: Reader, response: Response, deadline: Deadline
-) -> AsyncGenerator[Chunk, None]:
+async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, deadline: Deadline) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks as they come, and the usage by estimate if the upstream never says it."""
     loop, timeouts = asyncio.get_running_loop(), attempt.deployment.timeouts
     total_at_s, counted = _total_at(attempt), False
-    async with aclosing(response.pieces()) as pieces:
+    async with aclosing(lent.response.pieces()) as pieces:
         async for data in pieces:
             for chunk in reader.feed(data):
                 counted = counted or chunk.usage is not None
@@ -121,13 +141,13 @@ async def _chunks(
                     idle_at_s = loop.time() + timeouts.idle_s
                     deadline.at_s, deadline.clock = min((idle_at_s, "idle"), (total_at_s, "total"))
             if reader.finished:
-                attempt.at_end(lambda _: _drain(response, deadline))
                 break
     for chunk in reader.end():
         counted = counted or chunk.usage is not None
         yield chunk
+    lent.finished = True
     if not counted:
-        usage = estimated_usage(attempt)
+        usage = estimated_usage(attempt, attempt.receipt.completion_chars)
         created = int(attempt.clock.wall())
         yield Chunk(usage_event(f"chatcmpl-{attempt.id}", created, attempt.model, usage), usage=usage, usage_only=True)
 

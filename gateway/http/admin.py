@@ -13,6 +13,9 @@ from gateway.settings.complaints import ConfigError
 from gateway.settings.live import Live
 from gateway.wire.openai import encode
 
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+"""What a proxy adds: the request only seems to come from this machine."""
+
 
 class ReloadReader:
     """Reads `POST /admin/reload`: take the configuration file as it now is, in every worker.
@@ -28,7 +31,7 @@ class ReloadReader:
         headers = Headers(dict(scope["headers"]))
         try:
             require_method(scope, "POST")
-            if not gateway.has_auth and not _is_loopback(scope):
+            if not gateway.has_auth and (not _is_loopback(scope) or any(headers.get(name) for name in FORWARDED)):
                 raise Forbidden("without keys, only this machine may do that; add a key with `admin: true`")
         except GatewayError as error:
             return invalid_call(gateway, headers, id, error)

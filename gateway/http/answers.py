@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.core.errors import GatewayError, LimitReached, WrongMethod
+from gateway.core.errors import GatewayError, TooLarge, WrongMethod
 from gateway.core.receipt import Receipt
 from gateway.core.usage import dollars
 from gateway.wire.openai import error_body
@@ -39,8 +39,10 @@ def error_headers(error: GatewayError) -> RawHeaders:
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after_s * 1000))))
-    if not (isinstance(error, LimitReached) and error.retry_after_s is not None):
+    if not error.retry_helps or error.retry_after_s is None:
         headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, TooLarge):
+        headers.append((b"connection", b"close"))  # or the rest of the body would still be taken in
     if isinstance(error, WrongMethod):
         headers.append((b"allow", error.allowed.encode()))
     return headers
@@ -74,7 +76,7 @@ def cost_header(receipt: Receipt, *, later: bool) -> tuple[bytes, bytes]:
 
 def cost_text(receipt: Receipt) -> bytes:
     """Return a call's cost in dollars: exact, or `unknown`."""
-    if receipt.cost_nusd is None and receipt.usage is None:
+    if receipt.cost_nusd is None and not receipt.tried:
         return b"0"
     return b"unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd).encode()
 

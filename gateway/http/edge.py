@@ -33,6 +33,11 @@ from gateway.wire.openai import DONE, error_event
 
 log = logging.getLogger("gateway")
 
+BODY_S = 60.0
+"""How long a client may take to send its request."""
+GRACE_S = 5.0
+"""How long after a call's `total` its client may still be reading; then it is left, as if it had gone."""
+
 
 class Edge:
     """One kind of call as an ASGI app."""
@@ -43,17 +48,47 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, on the configuration that stands when it comes."""
-        gateway = self._live.gateway
-        call = await self._reader(gateway, cast("HTTPScope", scope), receive, new_id())
+        gateway, loop, task = self._live.gateway, asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        alarm = Alarm(task, loop.time() + BODY_S)
+        try:
+            call = await self._reader(gateway, cast("HTTPScope", scope), receive, new_id())
+        except asyncio.CancelledError:
+            if alarm.rang:
+                return  # without an answer the server closes the connection
+            raise
+        finally:
+            alarm.stop()
         answer = Answer(gateway, call, send)
-        watch = asyncio.ensure_future(answer.watch(receive, asyncio.current_task()))
+        watch = asyncio.ensure_future(answer.watch(receive, task))
+        alarm = Alarm(task, loop.time() + call.deadline_s - call.clock.now() + GRACE_S)
         try:
             await answer.give()
         except asyncio.CancelledError:
-            if not answer.left:
+            if not answer.left and not alarm.rang:
                 raise
         finally:
             watch.cancel()
+            alarm.stop()
+
+
+class Alarm:
+    """Cancels a task at a time: for waits that depend on nobody but the client."""
+
+    __slots__ = ("_task", "_timer", "rang")
+
+    def __init__(self, task: "asyncio.Task[Any]", at_s: float) -> None:
+        self.rang = False
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._ring)
+
+    def stop(self) -> None:
+        """Do not ring any more."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self.rang = True
+        self._task.cancel()
 
 
 class Answer:

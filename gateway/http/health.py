@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from gateway import __version__
 from gateway.http.observed import exposition
 from gateway.http.page import page
+from gateway.settings.build import Gateway
 from gateway.settings.live import Live
 
 
@@ -21,12 +22,13 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
         return Response(
             page(str(request.base_url).rstrip("/"), models, has_auth=live.gateway.has_auth), media_type=MediaType.HTML
         )
+    if live.gateway.has_auth:
+        models = []  # for those with a key, at /v1/models
     links = {
         "docs": "/docs",
         "redoc": "/redoc",
         "openapi": "/openapi.json",
         "health": "/health",
-        "models": "/v1/models",
     }
     return Response({"name": "llm-gateway", "version": __version__, "models": models, **links})
 
@@ -43,9 +45,17 @@ def health(state: State) -> dict[str, Any]:
         "uptime_s": round(gateway.clock.now() - live.began_s, 1),
         "redis": live.redis,
         "database": live.database,
-        "providers": {"on": gateway.providers_on, "off": gateway.providers_off},
-        "last_reload_error": live.last_error,
+        **_inside(
+            gateway,
+            providers={"on": gateway.providers_on, "off": gateway.providers_off},
+            last_reload_error=live.last_error,
+        ),
     }
+
+
+def _inside(gateway: Gateway, **details: object) -> dict[str, object]:
+    """Return what only those may know who may ask: all of it, or nothing where keys are asked for."""
+    return {} if gateway.has_auth else details
 
 
 @get("/ready", tags=["Gateway"], summary="May it be sent traffic?", sync_to_thread=False)
@@ -79,8 +89,11 @@ def info(state: State) -> dict[str, Any]:
         "name": "llm-gateway",
         "version": __version__,
         "config": gateway.config_id,
-        "config_file": live.name,
-        "chain": gateway.chain,
-        "models": [route.name for route in gateway.routes],
-        "providers": gateway.providers_on,
+        **_inside(
+            gateway,
+            config_file=live.name,
+            chain=gateway.chain,
+            models=[route.name for route in gateway.routes],
+            providers=gateway.providers_on,
+        ),
     }

@@ -12,7 +12,7 @@ from litestar.types import HTTPScope, Receive
 from msgspec import Raw
 
 from gateway.core.call import Body, Call, Headers, Operation
-from gateway.core.errors import BadRequest, GatewayError, TooLarge, WrongMethod
+from gateway.core.errors import BadRequest, Forbidden, GatewayError, NotFound, TooLarge, WrongMethod
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.secret import Secret
@@ -22,6 +22,9 @@ from gateway.wire.openai import StreamOptions
 POLICY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"})
 """What our decisions go by. A field that differs from one of these in case only is refused: some upstreams read JSON
 without regard to case, and would obey the other one."""
+
+MOST_MODEL_CHARS = 256
+"""Names are looked up, compared, remembered and shown, so they are not for clients to make as long as they like."""
 
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -47,6 +50,7 @@ async def read_chat(gateway: Gateway, scope: HTTPScope, receive: Receive, id: st
     headers = Headers(dict(scope["headers"]))
     try:
         require_method(scope, "POST")
+        _require_same_origin(gateway, headers)
         body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
         return _chat_call(gateway, headers, body, id)
     except GatewayError as error:
@@ -60,8 +64,22 @@ async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: 
         require_method(scope, "GET")
     except GatewayError as error:
         return invalid_call(gateway, headers, id, error)
+    raw_path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    if not raw_path.startswith("/v1/models/") and raw_path != "/v1/models":
+        return invalid_call(gateway, headers, id, NotFound(f"there is nothing at {raw_path}; see /docs"))
     model = scope["path"].strip("/")
     return new_call(gateway, headers, Body(), id, "models", model).but(own=gateway.listing)
+
+
+def _require_same_origin(gateway: Gateway, headers: Headers) -> None:
+    """Refuse what a page of another site has a browser send, where no key is asked for: it would spend ours.
+
+    Raises:
+        Forbidden: the request comes from such a page.
+    """
+    origin = headers.get("origin")
+    if origin and not gateway.has_auth and origin.partition("://")[2] != headers.get("host"):
+        raise Forbidden("without keys, pages of other sites may not ask; turn on `auth`")
 
 
 def require_method(scope: HTTPScope, allowed: str) -> None:
@@ -88,6 +106,9 @@ def _chat_call(gateway: Gateway, headers: Headers, body: Body, id: str) -> Call:
     model = _field(fields, "model", _text)
     if model is None:
         raise BadRequest("say which `model` should answer", param="model", code="missing_required_parameter")
+    if len(model) > MOST_MODEL_CHARS:
+        problem = f"model: a name of at most {MOST_MODEL_CHARS} characters is expected"
+        raise BadRequest(problem, param="model", code="string_above_max_length")
     stream = bool(_field(fields, "stream", _flag))
     options = _field(fields, "stream_options", _stream_options)
     for name in ("max_tokens", "max_completion_tokens", "n"):
@@ -136,7 +157,7 @@ def new_call(gateway: Gateway, headers: Headers, body: Body, id: str, operation:
         clock=gateway.clock,
         route=route,
         credential=_credential(headers),
-        trace=trace if TRACEPARENT.match(trace) else "",
+        trace=trace if TRACEPARENT.fullmatch(trace) else "",
     )
 
 
@@ -168,6 +189,7 @@ async def _bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
 def _body_of(raw: bytes) -> Body:
     """Return a JSON object's top-level fields, values untouched; of a repeated one the last, upstream too."""
     try:
+        raw.decode()  # or some field would turn out not to be text when it is read
         fields = _object.decode(raw)
     except msgspec.ValidationError:
         raise BadRequest("the body must be a JSON object", code="invalid_json") from None
@@ -177,7 +199,7 @@ def _body_of(raw: bytes) -> Body:
         problem = str(error).removeprefix("JSON is malformed: ") if raw.strip() else "it is empty"
         raise BadRequest(f"the body is not JSON: {problem}", code="invalid_json") from None
     for name in fields:
-        if name not in POLICY_FIELDS and (meant := name.lower()) in POLICY_FIELDS:
+        if name not in POLICY_FIELDS and (meant := name.casefold()) in POLICY_FIELDS:
             raise BadRequest(f'"{name}" is not a field; did you mean "{meant}"?', param=name, code="unknown_parameter")
     return Body(raw, fields)
 

@@ -108,7 +108,13 @@ class Line:
         self._waiting.append(asked)
         if self._sending is None:
             self._sending = loop.create_task(self._send())
-        return await asked.reply
+        try:
+            return await asked.reply
+        except asyncio.CancelledError:
+            reply = asked.reply  # it may have come in the very moment in which the caller left
+            if unclaimed is not None and reply.done() and not reply.cancelled() and reply.exception() is None:
+                unclaimed(reply.result())
+            raise
 
     async def _send(self) -> None:
         try:

@@ -114,7 +114,7 @@ class Cache:
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Return the kept answer, or that of `next`."""
         wishes = _wishes(call)
-        if "no-store" in wishes or call.body.get("store") is True or call.body.get("background") is True:
+        if "no-store" in wishes or not _is_cacheable(call):
             call.receipt.cache = "bypass"
             return await next(call)
         key = await self._key(call)
@@ -197,7 +197,10 @@ def key_of(call: Call, scope: Scope) -> str:
     if scope == "team" and not principal.team:
         owner = ("key", principal.id)  # those without a team are not a team
     # Where a name leads elsewhere after a reload, the answers of the old model are not its own.
-    places = [place.name for place in call.route.deployments] if call.route else []
+    # And whoever shares an answer may also have asked whoever gave it: fallbacks are not for everyone.
+    route = call.route
+    places = [place.name for place in route.deployments] if route else []
+    places += [name for name in route.fallbacks if principal.may_use(name)] if route else []
     hashed = hashlib.blake2b(FORM, digest_size=24)
     hashed.update(msgspec.msgpack.encode((owner, call.operation, call.surface, call.model, places)))
     for name, value in sorted(call.body.fields.items()):
@@ -219,6 +222,12 @@ def _told(kept: Kept, *, stream: bool) -> list[Chunk]:
     if kept.stream == stream:
         return chunks
     return unfold(chunks[0]) if stream else [fold(chunks)]
+
+
+def _is_cacheable(call: Call) -> bool:
+    """Whether the answer is nothing but an answer: it leaves nothing behind at the upstream, and is one."""
+    body = call.body
+    return body.get("store") is not True and body.get("background") is not True and body.get("n") in (None, 1)
 
 
 def _wishes(call: Call) -> set[str]:

@@ -53,6 +53,7 @@ class Cost:
         reply = await next(call)
         if receipt.cost_nusd is not None:
             return reply  # a room further in knows better: an answer it kept costs nothing
+        receipt.usage = reply.first.usage or receipt.usage  # kept, should the client leave while the price is looked up
         if receipt.answered_by is not None:
             price = await self._prices.of(receipt.answered_by)
         if call.stream:
@@ -68,10 +69,10 @@ def cost_nusd(receipt: Receipt, usage: Usage | None, price: Price | None) -> int
     Where no answer began nothing is charged, although an upstream may count what it did before we gave it up.
     """
     answered_by = receipt.answered_by
-    if answered_by is None or answered_by.error:
+    if answered_by is None:
         return 0  # a hit in the cache, too, asks nobody
     if usage is None:
-        return None
+        return None if receipt.outcome in ("open", "abandoned") else 0
     if usage.stated_cost_nusd is not None:
         return usage.stated_cost_nusd
     return None if price is None else price.cost_nusd(usage)

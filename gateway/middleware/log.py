@@ -95,7 +95,7 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
     tried, usage, principal = receipt.answered_by, receipt.usage, receipt.principal
     line: dict[str, Any] = {
         "id": call.id,
-        "client_request_id": call.headers.get("x-client-request-id")[:128],
+        "client_request_id": _plain(call.headers.get("x-client-request-id")),
         "trace_id": call.trace[3:35],
         "operation": call.operation,
         "outcome": receipt.outcome,
@@ -104,9 +104,9 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         "key": principal.id,
         "user": principal.user,
         "team": principal.team,
-        "model": receipt.model[:200],
-        "deployment": tried.deployment if tried else "",
-        "upstream_id": tried.upstream_id[:128] if tried else "",
+        "model": _plain(receipt.model),
+        "deployment": _plain(tried.deployment) if tried else "",
+        "upstream_id": _plain(tried.upstream_id) if tried else "",
         "stream": call.stream,
         "attempts": len(receipt.tried),
         "failed": [_failed(one) for one in receipt.tried if one.error],
@@ -123,6 +123,12 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         line["usage_estimated"] = usage.estimated
         line["cost_usd"] = "unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd)
     return {name: value for name, value in line.items() if value not in ("", None, [])}
+
+
+def _plain(text: str) -> str:
+    """Return what others made up as a log, and the terminal it may run through, can take it."""
+    text = text[:128]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _failed(tried: Tried) -> str:

@@ -49,7 +49,7 @@ FIRST_TOKEN = Histogram(
 class MetricsOptions(Options, frozen=True, kw_only=True):
     """Counts calls for `/metrics`. It has no options."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({"chat"})
+    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}
 
     def build(self, resources: Resources) -> "Metrics":

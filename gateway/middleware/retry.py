@@ -75,7 +75,9 @@ class Retry:
                     return await next(attempt)
             except UpstreamFailed as error:
                 left -= 1
-                if left == 0 or not error.retryable:
+                if error.elsewhere:
+                    places = [other for other in places if other.deployment.provider != place.deployment.provider]
+                if left == 0 or not places or not (error.retryable or error.elsewhere):
                     raise
                 if not await self._wait_after(error, place, places, call.deadline_s):
                     raise

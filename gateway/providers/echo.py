@@ -19,6 +19,10 @@ class EchoOptions(ProviderOptions, frozen=True, kw_only=True):
         return Echo()
 
 
+MOST_CHUNKS = 500
+"""A longer text is said several words at a time: all chunks are made before the first one leaves."""
+
+
 class Echo:
     """Says the last user message back, a word at a time; a word counts as a token."""
 
@@ -39,7 +43,9 @@ class Echo:
         if not attempt.stream:
             return [writer.whole([*words, *end])]
         began: list[Event] = [Began("", "")]
-        batches = [[*began, *words[:1]], *([word] for word in words[1:]), end]
+        step = max(1, len(words) // MOST_CHUNKS)
+        pieces = [words[i : i + step] for i in range(1, len(words), step)]
+        batches = [[*began, *words[:1]], *pieces, end]
         return [chunk for batch in batches for chunk in writer.stream(batch)]
 
 

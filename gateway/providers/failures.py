@@ -48,7 +48,9 @@ def failure(
         return credential_refused(status)
     if status == 402 or (status == 429 and (code in SPENT or kind in SPENT)):
         # As OpenAI says it: a 402 of the upstream is about our account there, not about the client's.
-        return Rejected(message, status=429, kind="insufficient_quota", code=code or kind)
+        spent = Rejected(message, status=429, kind="insufficient_quota", code=code or kind)
+        spent.elsewhere = True
+        return spent
     if status in (429, 503, 529):
         busy = Busy(message, code=code, retry_after_s=retry_after(headers))
         if status != 429:
@@ -71,6 +73,7 @@ def credential_refused(status: int) -> UpstreamFailed:
         f"the upstream refused the gateway's own credential ({status}); check the api_key of this provider",
         code="upstream_auth_failed",
     )
+    error.elsewhere = True
     error.retryable = False
     return error
 

@@ -97,7 +97,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     config_id = hashlib.sha256(text.encode()).hexdigest()[:12]
     recorder = _recorder(loaded, process)
     table = RouteTable(*_routes(settings, off, prices))
-    store = process.redis(settings.redis.reveal()) if settings.redis else None
+    store = _store(loaded, process)
     resources = Resources(
         clock=process.clock,
         limiter=store or process.limiter,
@@ -189,6 +189,14 @@ def _room(loaded: Loaded, i: int, options: Options, resources: Resources) -> "tu
     except Exception as error:
         problem = f'"{loaded.uses[i]}" cannot be built: {_said(error)}'
         raise loaded.complaint(("chain", i), problem) from error
+
+
+def _store(loaded: Loaded, process: Process) -> "RedisStore | None":
+    url = loaded.settings.redis.reveal()
+    try:
+        return process.redis(url) if url else None
+    except ValueError as error:
+        raise loaded.complaint(("redis",), str(error)) from None
 
 
 def _recorder(loaded: Loaded, process: Process) -> Recorder | None:

@@ -133,11 +133,11 @@ class _Check:
         path = ("models", name, "deployments")
         if all(deployment.weight == 0 for deployment in route.deployments):
             self._wrong(path, "every weight is 0, so none would be chosen", "give at least one of them a weight")
-        elif route.order == "as_written":
+        elif route.order not in ("weighted", "least_busy"):
             for i, deployment in enumerate(route.deployments):
-                if deployment.weight != 1:
+                if deployment.weight > 1 or (deployment.weight == 0 and route.order == "as_written"):
                     cure = "add `order: weighted` to the route"
-                    self._wrong((*path, i, "weight"), "a weight has no effect in the order as_written", cure)
+                    self._wrong((*path, i, "weight"), f"a weight has no effect in the order {route.order}", cure)
 
     def _target(self, path: Path, target: str, name: str) -> None:
         provider, slash, model = target.partition("/")

@@ -74,7 +74,7 @@ def test_a_made_key_works_and_only_its_hash_is_written_down(run):
     said = run("key", "mine").output
     secret = said.splitlines()[0]
     digest = re.search(r"sha256:([0-9a-f]{64})", said)[1]
-    assert hashlib.sha256(secret.encode()).hexdigest() == digest and "name: mine" in said
+    assert hashlib.sha256(secret.encode()).hexdigest() == digest and 'name: "mine"' in said
 
 
 def test_schema_is_json(run):

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.call import Headers
-from gateway.core.errors import Busy, Rejected, TimedOut, UnknownModel, Unreachable
+from gateway.core.errors import Busy, Rejected, TimedOut, UnknownModel, Unreachable, UpstreamFailed
 from gateway.core.principal import Principal
 from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Resources
@@ -96,6 +96,20 @@ async def test_what_was_rejected_is_not_asked_elsewhere():
     """The request is at fault: it would be rejected everywhere, or worse, answered by a model nobody asked for."""
     retry, script, call = retrying(Rejected("too long", status=400), b"never")
     with pytest.raises(Rejected):
+        await retry(call, script)
+    assert script.names == "a"
+
+
+async def test_a_providers_refused_key_is_not_the_end_where_another_provider_can_answer():
+    """One revoked key takes down its own deployments, not the route; and it is not tried again."""
+    refused = UpstreamFailed("our key was refused")
+    refused.retryable, refused.elsewhere = False, True
+    again = Deployment("a/other", "a", "other")
+    retry, script, call = retrying(refused, b"yes", routes=[Route("fast", (A, again, B))])
+    await retry(call, script)
+    assert script.names == "ab"
+    retry, script, call = retrying(refused, b"never", routes=[Route("fast", (A, again))])
+    with pytest.raises(UpstreamFailed):
         await retry(call, script)
     assert script.names == "a"
 
