@@ -34,6 +34,9 @@ class Text:
     def read(self) -> str:
         return self.text
 
+    def problem(self) -> str:
+        return ""
+
 
 class Serving:
     """A gateway that serves, and what a test wants of it."""

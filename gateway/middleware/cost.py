@@ -72,7 +72,8 @@ def cost_nusd(receipt: Receipt, usage: Usage | None, price: Price | None) -> int
     if answered_by is None:
         return 0  # a hit in the cache, too, asks nobody
     if usage is None:
-        return None if receipt.outcome in ("open", "abandoned") else 0
+        gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
+        return 0 if answered_by.error and not gave_up else None
     if usage.stated_cost_nusd is not None:
         return usage.stated_cost_nusd
     return None if price is None else price.cost_nusd(usage)

@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -48,6 +49,7 @@ SCHEMA_VERSION = 1
 CONNECT_S = 5.0
 BUSY_S = 5.0
 """How long SQLite waits for another process that is writing."""
+WAL_TRIES = 50
 ANSWER_S = 10.0
 """How long opening, or writing a batch, may take in all."""
 LOCK = 0x67617465776179
@@ -219,7 +221,14 @@ def _use_wal(path: str) -> None:
         sqlite3.Error: it cannot be opened, or is no database.
     """
     with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+        for left in reversed(range(WAL_TRIES)):
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or not left:
+                    raise
+            time.sleep(BUSY_S / WAL_TRIES)  # SQLite does not wait here by itself: it might be for ever
 
 
 def _flush_seldom(connection: Any, _: object) -> None:
