@@ -39,13 +39,12 @@ class Echo:
         prompt = sum(len(_words(_text(message))) for message in request.messages)
         writer = ChatWriter(attempt.id, attempt.deployment.model, int(attempt.clock.wall()))
         end: list[Event] = [Ended(finish), Counted(Usage(prompt, len(said)))]
-        words: list[Event] = [Said(word) for word in said]
+        step = 1 + len(said) // MOST_CHUNKS
+        words: list[Event] = [Said("".join(said[i : i + step])) for i in range(0, len(said), step)]
         if not attempt.stream:
             return [writer.whole([*words, *end])]
         began: list[Event] = [Began("", "")]
-        step = max(1, len(words) // MOST_CHUNKS)
-        pieces = [words[i : i + step] for i in range(1, len(words), step)]
-        batches = [[*began, *words[:1]], *pieces, end]
+        batches = [[*began, *words[:1]], *([word] for word in words[1:]), end]
         return [chunk for batch in batches for chunk in writer.stream(batch)]
 
 
