@@ -58,6 +58,7 @@ class Receipt(Struct):
     finish_reason: str = ""
     chunks: int = 0
     completion_chars: int = 0
+    """Of all that was generated, seen or not."""
     began_s: float = 0.0
     first_chunk_s: float | None = None
     total_s: float = 0.0

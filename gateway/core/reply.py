@@ -26,6 +26,8 @@ class Chunk(Struct, frozen=True):
     """Commits us to nothing yet: a role without content. The next piece is waited for before the client is answered."""
     usage_only: bool = False
     """Says nothing but `usage`; sent only to clients that asked for it."""
+    unseen: int = 0
+    """Characters that were generated beside `text`: reasoning, arguments of tools, other choices. For estimates."""
 
 
 class Reply(Struct):

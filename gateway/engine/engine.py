@@ -129,7 +129,7 @@ class Exchange:
     def _count(self, chunk: Chunk) -> None:
         receipt = self._call.receipt
         receipt.chunks += 1
-        receipt.completion_chars += len(chunk.text)
+        receipt.completion_chars += len(chunk.text) + chunk.unseen
         if chunk.usage is not None:
             receipt.usage = chunk.usage
         if chunk.finish_reason:

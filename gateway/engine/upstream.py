@@ -82,7 +82,7 @@ class Upstream:
             return await _streamed(attempt, provider.reader(attempt), lent, deadline)
         whole = provider.whole(attempt, await response.read(MOST_ANSWER_BYTES))
         if whole.usage is None:
-            whole = replace(whole, usage=estimated_usage(attempt, len(whole.text)))
+            whole = replace(whole, usage=estimated_usage(attempt, len(whole.text) + whole.unseen))
         return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
 
     def _let_go(self, lent: "Lent", deadline: Deadline) -> None:
@@ -122,7 +122,7 @@ async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
         if not chunk.silent:
             if not silent:
                 return chunk
-            return Chunk(b"".join([*silent, chunk.data]), chunk.text, chunk.usage, chunk.finish_reason)
+            return replace(chunk, data=b"".join([*silent, chunk.data]))
         if not chunk.usage_only:
             silent.append(chunk.data)
     raise Broke("the upstream's stream ended before it said anything")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.core.errors import GatewayError, TooLarge, WrongMethod
+from gateway.core.errors import GatewayError, TooLarge, Unauthorized, WrongMethod
 from gateway.core.receipt import Receipt
 from gateway.core.usage import dollars
 from gateway.wire.openai import error_body
@@ -41,8 +41,8 @@ def error_headers(error: GatewayError) -> RawHeaders:
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after_s * 1000))))
     if not error.retry_helps or error.retry_after_s is None:
         headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, TooLarge):
-        headers.append((b"connection", b"close"))  # or the rest of the body would still be taken in
+    if isinstance(error, TooLarge | Unauthorized):
+        headers.append((b"connection", b"close"))  # or what is left of the body would still be taken in
     if isinstance(error, WrongMethod):
         headers.append((b"allow", error.allowed.encode()))
     return headers

@@ -12,7 +12,15 @@ from litestar.types import HTTPScope, Receive
 from msgspec import Raw
 
 from gateway.core.call import Body, Call, Headers, Operation
-from gateway.core.errors import BadRequest, Forbidden, GatewayError, NotFound, TooLarge, WrongMethod
+from gateway.core.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    WrongMethod,
+)
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.secret import Secret
@@ -23,6 +31,7 @@ POLICY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "max
 """What our decisions go by. A field that differs from one of these in case only is refused: some upstreams read JSON
 without regard to case, and would obey the other one."""
 
+LARGE_BODY = 64 * 1024
 MOST_MODEL_CHARS = 256
 """Names are looked up, compared, remembered and shown, so they are not for clients to make as long as they like."""
 
@@ -51,6 +60,7 @@ async def read_chat(gateway: Gateway, scope: HTTPScope, receive: Receive, id: st
     try:
         require_method(scope, "POST")
         _require_same_origin(gateway, headers)
+        _require_key_for_much(gateway, headers)
         body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
         return _chat_call(gateway, headers, body, id)
     except GatewayError as error:
@@ -80,6 +90,20 @@ def _require_same_origin(gateway: Gateway, headers: Headers) -> None:
     origin = headers.get("origin")
     if origin and not gateway.has_auth and origin.partition("://")[2] != headers.get("host"):
         raise Forbidden("without keys, pages of other sites may not ask; turn on `auth`")
+
+
+def _require_key_for_much(gateway: Gateway, headers: Headers) -> None:
+    """Refuse a large body of someone who will be turned away, before it is read; `auth` says the rest.
+
+    Raises:
+        Unauthorized: keys are asked for, and this is none.
+    """
+    length = headers.get("content-length")
+    if not gateway.has_auth or (length.isdecimal() and int(length) <= LARGE_BODY):
+        return
+    credential = _credential(headers).reveal()
+    if credential.count(".") != 2 and (not credential or gateway.resources.keys.find(credential) is None):
+        raise Unauthorized("no such API key")
 
 
 def require_method(scope: HTTPScope, allowed: str) -> None:

@@ -87,6 +87,7 @@ class Piece(Struct, frozen=True, array_like=True):
     finish_reason: str
     silent: bool
     usage_only: bool
+    unseen: int = 0
 
 
 class Kept(Struct, frozen=True, array_like=True):

@@ -13,7 +13,7 @@ from gateway.core.reply import Chunk
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import brief
 from gateway.providers.openai_errors import failure_of, is_error
-from gateway.providers.openai_mend import UNREADABLE, json_object, mend_whole
+from gateway.providers.openai_mend import UNREADABLE, json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
 from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.vendors import Vendor, vendor, vendor_at, vendor_names
@@ -130,7 +130,10 @@ class OpenAI:
         choice: dict[str, Any] = said["choices"][0]
         content = choice["message"].get("content")
         text = content if isinstance(content, str) else ""
-        return Chunk(msgspec.json.encode(said) if changed else body, text, usage, choice["finish_reason"])
+        unseen = sum(unseen_chars(other["message"]) for other in said["choices"])
+        return Chunk(
+            msgspec.json.encode(said) if changed else body, text, usage, choice["finish_reason"], unseen=unseen
+        )
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

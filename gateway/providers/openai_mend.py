@@ -18,6 +18,15 @@ _any = msgspec.json.Decoder().decode
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no JSON, no UTF-8, of other types, or nested a thousand deep."""
 
+
+def unseen_chars(message: dict[str, Any]) -> int:
+    """Return how many characters of a message, or a delta, are reasoning or arguments of tools."""
+    reasoning = message.get("reasoning_content")
+    functions = [call.get("function") for call in objects(message.get("tool_calls"))]
+    said = [function.get("arguments") for function in objects(functions)]
+    return sum(len(text) for text in (reasoning, *said) if isinstance(text, str))
+
+
 HEAD = ("id", "object", "created", "model")
 FINISHES = {
     "eos": "stop",  # Together

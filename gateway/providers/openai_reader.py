@@ -79,6 +79,8 @@ class ChatReader:
         self._spoke = False
         self._done = False
         self._failure: UpstreamFailed | None = None
+        self._unseen = 0
+        """Of the event that was found clean."""
 
     @property
     def finished(self) -> bool:
@@ -133,7 +135,7 @@ class ChatReader:
                     run.take(self._mender.close())
                     break
                 if (text := self._text_of_clean(event)) is not None:
-                    run.add(data, text)
+                    run.add(data, text, self._unseen)
                 elif data:
                     run.take(self._mender.event(data, event.name))
             except UpstreamFailed as error:
@@ -157,6 +159,7 @@ class ChatReader:
         except UNREADABLE:
             return None
         mender, text = self._mender, None
+        self._unseen = 0
         if said.id != mender.head.id or not said.model or not said.created or event.name or b"\n" in event.data:
             return None
         for choice in said.choices:
@@ -166,12 +169,16 @@ class ChatReader:
                 return None
             if delta.tool_calls:
                 for call in delta.tool_calls:
+                    self._unseen += len(call.function.arguments)
                     if not state.straight or not 0 <= call.index < len(state.calls):
                         return None
             elif not (delta.content or delta.reasoning_content or delta.refusal):
                 return None
             state.spoke = True
-            if choice.index == 0:
+            self._unseen += len(delta.reasoning_content or "")
+            if choice.index != 0:
+                self._unseen += len(delta.content or "")
+            else:
                 text = (text or "") + (delta.content or "")
         return text if text is not None or not said.choices else ""
 
@@ -196,10 +203,11 @@ class _Run:
         self._done: list[Chunk] = []
         self._reset()
 
-    def add(self, data: bytes, text: str) -> None:
+    def add(self, data: bytes, text: str, unseen: int) -> None:
         """Take an event that says something as it came."""
         self._data += (b"data: ", data, b"\n\n")
         self._text += text
+        self._unseen += unseen
         self._silent = False
 
     def take(self, chunks: list[Chunk]) -> None:
@@ -211,6 +219,7 @@ class _Run:
                 continue
             self._data.append(chunk.data)
             self._text += chunk.text
+            self._unseen += chunk.unseen
             self._finish = self._finish or chunk.finish_reason
             self._usage = chunk.usage or self._usage
             self._silent = self._silent and chunk.silent
@@ -222,7 +231,8 @@ class _Run:
 
     def _close(self) -> None:
         if self._data:
-            chunk = Chunk(b"".join(self._data), self._text, self._usage, self._finish, self._silent)
+            said = (self._text, self._usage, self._finish, self._silent)
+            chunk = Chunk(b"".join(self._data), *said, unseen=self._unseen)
             self._done.append(chunk)
             self.silent = self.silent and self._silent
         self._reset()
@@ -230,6 +240,7 @@ class _Run:
     def _reset(self) -> None:
         self._data: list[bytes] = []
         self._text = ""
+        self._unseen = 0
         self._usage: Usage | None = None
         self._finish = ""
         self._silent = True

@@ -20,6 +20,7 @@ from gateway.providers.openai_mend import (
     mend_finish,
     mend_message,
     objects,
+    unseen_chars,
 )
 from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.vendors import Vendor
@@ -135,7 +136,7 @@ class StreamMender:
         return [self._chunk(said, told, data, None), self._usage_chunk(usage_object, usage)]
 
     def _chunk(self, said: dict[str, Any], told: "_Told", data: bytes, usage: Usage | None) -> Chunk:
-        return Chunk(_framed(said, told, data), told.text, usage, told.finish, not told.speaks)
+        return Chunk(_framed(said, told, data), told.text, usage, told.finish, not told.speaks, unseen=told.unseen)
 
     def _usage_chunk(self, usage_object: dict[str, Any], usage: Usage) -> Chunk:
         said = {**self.head.bare(), "usage": usage_object}
@@ -165,8 +166,11 @@ class StreamMender:
             return False
         told.finishes |= finishes
         told.speaks |= speaks or finishes
-        if index == 0:
-            content = delta.get("content")
+        content = delta.get("content")
+        told.unseen += unseen_chars(delta)
+        if index != 0:
+            told.unseen += len(content) if isinstance(content, str) else 0
+        else:
             told.text += content if isinstance(content, str) else ""
             told.finish = state.finish if finishes else told.finish
         return True
@@ -256,7 +260,7 @@ class _Choice:
 class _Told:
     """What the choices of one event tell together."""
 
-    __slots__ = ("changed", "emptied", "finish", "finishes", "speaks", "text")
+    __slots__ = ("changed", "emptied", "finish", "finishes", "speaks", "text", "unseen")
 
     def __init__(self, changed: bool) -> None:
         self.changed = changed
@@ -265,6 +269,7 @@ class _Told:
         self.finishes = False
         self.speaks = False
         self.text = ""
+        self.unseen = 0
         self.finish = ""
 
 

@@ -264,8 +264,9 @@ class ChatWriter:
         """Return the chunks that say `events`: one chunk for all that came together, usage apart."""
         chunks: list[Chunk] = []
         run: list[bytes] = []
-        text, finish, silent = "", "", True
+        text, finish, silent, unseen = "", "", True, 0
         for event in events:
+            unseen += unseen_chars(event)
             match event:
                 case Began():
                     self._id, self._model = event.id or self._id, event.model or self._model
@@ -285,7 +286,7 @@ class ChatWriter:
                     run.append(self._delta(self._numbered(_delta_of(event))))
                     silent = False
         if run:
-            chunks.insert(0, Chunk(b"".join(run), text, finish_reason=finish, silent=silent))
+            chunks.insert(0, Chunk(b"".join(run), text, finish_reason=finish, silent=silent, unseen=unseen))
         return chunks
 
     def whole(self, events: list[Event]) -> Chunk:
@@ -311,7 +312,7 @@ class ChatWriter:
         }
         if usage is not None:
             said["usage"] = usage_object(usage)
-        return Chunk(encode(said), message.text, usage, finish)
+        return Chunk(encode(said), message.text, usage, finish, unseen=sum(map(unseen_chars, events)))
 
     def _numbered(self, delta: dict[str, Any]) -> dict[str, Any]:
         """Give list entries their `index`: the official helper that gathers a stream crashes on the second without."""
@@ -331,6 +332,19 @@ class ChatWriter:
             "choices": [choice],
         }
         return b"data: " + encode(said) + b"\n\n"
+
+
+def unseen_chars(event: Event) -> int:
+    """Return how many characters an event says that are no text."""
+    match event:
+        case Thought():
+            return len(event.text)
+        case ToolBegan():
+            return len(event.name)
+        case ToolArgued():
+            return len(event.fragment)
+        case _:
+            return 0
 
 
 def _delta_of(event: Said | Thought | Refused | ToolBegan | ToolArgued | Cited) -> dict[str, Any]:

@@ -61,6 +61,18 @@ async def test_strangers_learn_nothing_of_the_inside(upstream):
         assert near.status_code == 404 and "mock" in near.text
 
 
+async def test_a_strangers_large_body_is_not_read(upstream):
+    """Thirty-two megabytes for each connection, and no key: it is turned away by its head."""
+    async with serving(mock_config(upstream.url, AUTH, KEYS)) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 30000000\r\n\r\n{")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert b"401 Unauthorized" in answer and b"no API key" in answer
+        known = await gateway.ask("x" * 100_000, key=USER)
+    assert known.status_code == 200
+
+
 async def test_a_proxy_in_front_does_not_make_strangers_local(upstream):
     """Without keys, reloading is for this machine; what a proxy passes on is not."""
     async with serving(mock_config(upstream.url)) as gateway:
