@@ -98,15 +98,23 @@ async def test_a_client_that_does_not_read_is_left_in_the_end(upstream, monkeypa
         writer.close()
 
 
-async def test_usage_that_nobody_said_is_estimated_before_the_head_leaves(upstream):
-    """A paid answer is never `x-gateway-cost: 0`."""
+CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '"' + "x" * 4000 + '"'}}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"content": "word " * 800}, {"content": None, "tool_calls": [CALLED]}, {"reasoning_content": "x" * 4000}],
+)
+async def test_usage_that_nobody_said_is_estimated_before_the_head_leaves(upstream, message):
+    """A paid answer is never `x-gateway-cost: 0`, whether it says text, calls a tool or thinks."""
     body = {"id": "a", "object": "chat.completion", "created": 1, "model": "m"}
-    body["choices"] = [{"index": 0, "message": {"role": "assistant", "content": "word " * 40}, "finish_reason": "stop"}]
+    body["choices"] = [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}]
     data = json.dumps(body).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(data)
     upstream.will(Raw(head + data))
     async with serving(mock_config(upstream.url)) as gateway:
-        assert float((await gateway.ask()).headers["x-gateway-cost"]) > 0
+        cost = float((await gateway.ask()).headers["x-gateway-cost"])
+    assert 1000 * 2e-6 * 0.8 < cost < 1000 * 2e-6 * 1.5
 
 
 async def test_a_stream_gives_its_connection_back_when_its_last_bytes_come_late(upstream):
