@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response, get
 
-from gateway.wire.openai import ChatRequest, Model
+from gateway.wire.chat_request import ChatRequest
+from gateway.wire.openai import Model
 
 UI = Path(__file__).parent / "ui"
 

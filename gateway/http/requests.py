@@ -25,7 +25,7 @@ from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.secret import Secret
 from gateway.settings.build import Gateway
-from gateway.wire.openai import StreamOptions
+from gateway.wire.chat_request import StreamOptions
 
 POLICY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"})
 """What our decisions go by. A field that differs from one of these in case only is refused: some upstreams read JSON

@@ -18,6 +18,7 @@ from gateway.providers.anthropic_request import messages_request
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import SPENT, error_object, failure
 from gateway.providers.reader import EventReader
+from gateway.wire.chat_request import chat_request
 from gateway.wire.events import (
     Began,
     Cited,
@@ -31,7 +32,7 @@ from gateway.wire.events import (
     ToolArgued,
     ToolBegan,
 )
-from gateway.wire.openai import ChatWriter, chat_request
+from gateway.wire.openai import ChatWriter
 
 VERSION = "2023-06-01"
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
-from gateway.wire.openai import ChatRequest, FunctionTool, Message, Part, Tool, ToolCall
+from gateway.wire.chat_request import ChatRequest, FunctionTool, Message, Part, Tool, ToolCall
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """OpenAI's `reasoning_effort`, least first."""

@@ -7,8 +7,9 @@ from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.base import ProviderOptions
 from gateway.providers.chat import parts, refuse
+from gateway.wire.chat_request import ChatRequest, Message, chat_request
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Said
-from gateway.wire.openai import ChatRequest, ChatWriter, Message, chat_request
+from gateway.wire.openai import ChatWriter
 
 
 class EchoOptions(ProviderOptions, frozen=True, kw_only=True):

@@ -19,8 +19,9 @@ from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import credential_refused, error_object, failure
 from gateway.providers.gemini_request import content_request
 from gateway.providers.reader import EventReader
+from gateway.wire.chat_request import chat_request
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Refused, Said, Thought, ToolArgued, ToolBegan
-from gateway.wire.openai import ChatWriter, chat_request
+from gateway.wire.openai import ChatWriter
 
 FINISHES: dict[str, Finish] = {
     "STOP": "stop",

@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
 from gateway.providers import chat
-from gateway.wire.openai import ChatRequest, Message, Part
+from gateway.wire.chat_request import ChatRequest, Message, Part
 
 Piece = dict[str, Any]
 
