@@ -66,7 +66,9 @@ async def _read(gateway: Gateway, raw: bytes, key: str) -> Call:
     Raises:
         GatewayError: it can make none.
     """
-    headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
+    headers = [(b"content-length", b"%d" % len(raw))]
+    if key:
+        headers.append((b"authorization", f"Bearer {key}".encode()))
 
     async def receive() -> Any:
         return {"type": "http.request", "body": raw}
