@@ -38,6 +38,7 @@ class Engine:
         self._handlers = handlers
         self._last_ending = last_ending
         self._endings = set[asyncio.Task[None]]()
+        self._open = 0
 
     def open(self, call: Call) -> "Exchange":
         """Lend the reply to `call` for the length of an `async with` block; the call ends with the block.
@@ -47,17 +48,10 @@ class Engine:
         """
         return Exchange(self, call, self._handlers[call.operation])
 
-    async def ask(self, call: Call) -> tuple[str, Receipt]:
-        """Return the whole text of the answer to `call`, and its receipt when every ending has run."""
-        async with self.open(call) as reply:
-            text = "".join([chunk.text async for chunk in reply])
-        await self.settle()
-        return text, call.receipt
-
     @property
     def busy(self) -> bool:
-        """Whether endings still run."""
-        return bool(self._endings)
+        """Whether a call is open, or endings still run."""
+        return bool(self._open or self._endings)
 
     async def settle(self) -> None:
         """Wait until every ending so far has run."""
@@ -65,12 +59,14 @@ class Engine:
             await asyncio.gather(*self._endings, return_exceptions=True)
 
     def begin(self, call: Call) -> None:
-        """Ask for the last ending: before all others, because endings run backwards."""
+        """Note that a call is open, and ask for the last ending: before all others, because endings run backwards."""
+        self._open += 1
         if self._last_ending is not None and call.operation == "chat":
             call.at_end(partial(self._last_ending, call))
 
     def end(self, call: Call) -> None:
-        """Run the endings of `call`."""
+        """Note that a call is over, and run its endings."""
+        self._open -= 1
         ending = call.end()
         if ending is not None:
             task = asyncio.ensure_future(ending)

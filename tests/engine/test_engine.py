@@ -160,3 +160,21 @@ async def test_a_failed_attempts_endings_run_at_once_a_good_ones_with_the_call()
         assert held == {"a": 0, "b": 1}
     assert seen == [{"a": 1, "b": 0}, {"a": 0, "b": 1}] and held == {"a": 0, "b": 0}
     assert [tried.error for tried in call.receipt.tried] == ["Unreachable", ""]
+
+
+async def test_an_engine_is_busy_until_its_last_call_has_settled():
+    """A reload keeps the old one for so long: its endings are waited for when the process stops."""
+    waiting, call = asyncio.Event(), call_of(StillClock())
+
+    async def slow(_):
+        await waiting.wait()
+
+    call.at_end(slow)
+    engine = engine_of(last=answering("a"))
+    seen = [engine.busy]
+    async with engine.open(call):
+        seen.append(engine.busy)
+    seen.append(engine.busy)
+    waiting.set()
+    await engine.settle()
+    assert [*seen, engine.busy] == [False, True, True, False]
