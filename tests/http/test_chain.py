@@ -104,3 +104,12 @@ async def test_the_client_may_say_no_cache(gateway, upstream):
         said.append(answer.choices[0].message.content)
         await gateway.settle()
     assert said == ["one", "two", "two", "three", "two"]
+
+
+async def test_several_answers_at_once_are_not_kept(gateway, upstream):
+    """One of them may have been filtered, and who asks for several wants them to differ."""
+    client = gateway.openai(token())
+    for _ in range(2):
+        await client.chat.completions.create(**ASK, n=2)
+        await gateway.settle()
+    assert upstream.asked == 2

@@ -176,6 +176,16 @@ def test_the_log_line_can_be_for_people(tmp_path):
     assert "outcome=finished" in line and "\x1b" not in line and "canary" not in line
 
 
+async def test_a_log_line_holds_nothing_that_a_terminal_obeys(upstream, capfd):
+    """A model's name is the client's to choose; what a log is looked at with is not."""
+    chain = "chain: [{use: log, format: console}, {use: retry}]"
+    async with serving(mock_config(upstream.url, chain)) as gateway:
+        await gateway.ask(model="a\x1b[31mred\r\nline")
+        await gateway.settle()
+    said = capfd.readouterr().out
+    assert "a?[31mred??line" in said and "\x1b" not in said
+
+
 async def test_a_reload_says_what_only_a_start_can_change(upstream, caplog):
     """A port is opened once."""
     async with serving(mock_config(upstream.url)) as gateway:
