@@ -16,7 +16,7 @@ from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import messages_request
 from gateway.providers.base import Keyed, Request
-from gateway.providers.failures import SPENT, error_object, failure
+from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
 from gateway.providers.reader import EventReader
 from gateway.wire.chat_request import chat_request
 from gateway.wire.events import (
@@ -111,7 +111,7 @@ class Anthropic:
         """
         try:
             message = _whole.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             message = None
         if message is None or message.type != "message":
             error = error_object(body)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
+from gateway.providers.failures import UNREADABLE
 from gateway.wire.chat_request import ChatRequest, FunctionTool, Message, Part, Tool, ToolCall
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -105,7 +106,7 @@ def arguments(call: ToolCall, where: str) -> dict[str, Any]:
         refuse(f'only calls of functions are translated, got "{call.type}"', where)
     try:
         return msgspec.json.decode(call.function.arguments.strip() or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise BadRequest(
             f"the arguments of {call.function.name} are not a JSON object",
             param=f"{where}.function.arguments",

@@ -17,6 +17,9 @@ from gateway.core.errors import Busy, Rejected, TimedOut, Unreachable, UpstreamF
 MAX_MESSAGE = 1000
 """Characters of an upstream's message that are passed on."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no UTF-8, of other types, or nested a thousand deep."""
+
 SPENT = frozenset(
     {
         "insufficient_quota",  # OpenAI's type; its codes follow
@@ -99,7 +102,7 @@ def error_object(body: bytes) -> dict[str, Any]:
     """
     try:
         said: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return {"message": brief(body[:100_000].decode("utf-8", "replace"))}
     if isinstance(said, list) and said:
         said = cast("list[Any]", said)[0]

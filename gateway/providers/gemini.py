@@ -16,7 +16,7 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.base import Keyed, Request
-from gateway.providers.failures import credential_refused, error_object, failure
+from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
 from gateway.providers.gemini_request import content_request
 from gateway.providers.reader import EventReader
 from gateway.wire.chat_request import chat_request
@@ -108,7 +108,7 @@ class Gemini:
             raise Unreachable(
                 f"the upstream answered 200, but with an error: {error.message}", code=error.code
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             pass  # no JSON, or not Gemini's: told below
         last = decoder.end()
         if not last:

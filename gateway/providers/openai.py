@@ -11,9 +11,9 @@ from gateway.core.call import Attempt
 from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.providers.base import Keyed, Request
-from gateway.providers.failures import brief
+from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.openai_errors import failure_of, is_error
-from gateway.providers.openai_mend import UNREADABLE, json_object, mend_whole, unseen_chars
+from gateway.providers.openai_mend import json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
 from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.vendors import Vendor, vendor, vendor_at, vendor_names

@@ -15,9 +15,6 @@ from gateway.core.errors import Unreachable
 
 _any = msgspec.json.Decoder().decode
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are no JSON, no UTF-8, of other types, or nested a thousand deep."""
-
 
 def unseen_chars(message: dict[str, Any]) -> int:
     """Return how many characters of a message, or a delta, are reasoning or arguments of tools."""

@@ -18,9 +18,9 @@ from gateway.core.call import Attempt
 from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.failures import brief
+from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.openai_errors import failure_of, is_error
-from gateway.providers.openai_mend import UNREADABLE, json_object
+from gateway.providers.openai_mend import json_object
 from gateway.providers.openai_stream import StreamMender
 from gateway.providers.vendors import Vendor
 from gateway.wire import sse

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
+from gateway.providers.failures import UNREADABLE
 from gateway.wire import sse
 from gateway.wire.events import Ended, Event
 
@@ -111,7 +112,7 @@ class EventReader:
                 said += self._decoder.feed(event.data)
             except UpstreamFailed as error:
                 self._failure = error
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 self._failure = Unreachable("the upstream sent an event that cannot be read")
             if self._failure is not None:
                 if not said:
@@ -132,7 +133,7 @@ class EventReader:
                 self._decoder.feed(stray)
             except UpstreamFailed as error:
                 return error
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 continue  # it is no whole JSON; that the stream broke off is true all the same
         if self._spoke:
             return Broke("the upstream's answer broke off before it was complete")
@@ -143,7 +144,7 @@ def _is_json(data: bytes) -> bool:
     """Whether an event that lacks its blank line is whole: a cut one is not JSON yet."""
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
     return True
 

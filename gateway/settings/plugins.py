@@ -71,12 +71,6 @@ def vendor_names() -> frozenset[str]:
     return importlib.import_module(VENDORS).vendor_names()
 
 
-def name_of(options: Options) -> str:
-    """Return the name of a middleware from its options: ours by its short name, another's by its place."""
-    place = f"{type(options).__module__}:{type(options).__qualname__}"
-    return {place: name for name, place in MIDDLEWARES.items()}.get(place, place)
-
-
 def _find(name: str, what: str, group: str, known: dict[str, str], base: type[AnyOptions]) -> type[AnyOptions]:
     place = known.get(name) or (name if ":" in name else _entry_point(name, what, group, known))
     found = _imported(place)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.script import Cut, Fails, Says, ScriptedUpstream, Tool
+from tests.script import Cut, Fails, Raw, Says, ScriptedUpstream, Tool
 from tests.serving import CHAIN, serving
 
 KINDS = ("openai", "anthropic", "gemini", "azure")
@@ -85,3 +85,20 @@ async def test_connections_are_used_again(served):
         assert (await gateway.http.post("/v1/chat/completions", json={**ASK, "stream": stream})).status_code == 200
         await gateway.settle()
     assert upstream.asked == 4 and upstream.opened == 1
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_json_nested_without_end_is_the_upstreams_fault(served, stream, status):
+    """A decoder gives up on it in its own way; that is no bug of ours, and another attempt may do better."""
+    gateway, upstream = served
+    kind, body = (
+        (b"text/event-stream", b"data: " + DEEP + b"\n\n") if stream and status == 200 else (b"text/json", DEEP)
+    )
+    head = b"HTTP/1.1 %d X\r\ncontent-type: %s\r\nconnection: close\r\n\r\n" % (status, kind)
+    upstream.will(*[Raw(head + body)] * 3)
+    answer = await gateway.http.post("/v1/chat/completions", json={**ASK, "stream": stream})
+    assert answer.status_code == (502 if status == 200 else 400) and "the gateway failed" not in answer.text
