@@ -1,15 +1,15 @@
 """A call: one request on its way inward."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import Raw, Struct, field
 
+from gateway.core.errors import UpstreamFailed
 from gateway.core.principal import ANYONE, Principal
-from gateway.core.receipt import Receipt, Tried
+from gateway.core.receipt import Receipt, Tried, Why
 from gateway.core.reply import Reply
 from gateway.core.resources import Clock
 from gateway.core.route import Deployment, Route
@@ -94,22 +94,17 @@ class Call(Struct, frozen=True):
         """Have `ending` run once when this call is over, however it ends; the last asked runs first."""
         self.endings.append(ending)
 
-    @asynccontextmanager
-    async def attempt(self, deployment: Deployment) -> AsyncGenerator["Attempt", None]:
-        """Try one deployment. A failed attempt's endings run at once; a good one's with the call's."""
-        tried = Tried(deployment.name, deployment.provider, deployment.model, self.clock.now(), price=deployment.price)
+    def attempt(self, deployment: Deployment, why: Why = "first") -> "Attempt":
+        """Begin an attempt at `deployment`; used with `async with`.
+
+        Its endings run at once when the block fails, or when it is told that it is `over`; else with the call's.
+        """
+        price = deployment.price
+        tried = Tried(deployment.name, deployment.provider, deployment.model, self.clock.now(), why=why, price=price)
         self.receipt.tried.append(tried)
         attempt = Attempt(**{name: getattr(self, name) for name in _CALL_FIELDS}, deployment=deployment, tried=tried)
-        try:
-            yield attempt
-        except BaseException as error:
-            tried.error = type(error).__name__
-            tried.total_s = self.clock.now() - tried.began_s
-            if (rest := attempt.end()) is not None:
-                await rest
-            raise
-        self.endings.extend(attempt.endings)
-        msgspec.structs.force_setattr(attempt, "endings", self.endings)  # what is asked for from now on is the call's
+        self.endings.append(attempt.end_with_call)
+        return attempt
 
     def end(self) -> Coroutine[Any, Any, None] | None:
         """Run the endings, each once, the last asked first; return the rest of them as soon as one has to wait."""
@@ -137,6 +132,34 @@ class Attempt(Call, frozen=True, kw_only=True):
 
     deployment: Deployment
     tried: Tried
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Leave it open if it answers; it is over if it failed."""
+        if error is not None:
+            await self.over(error)
+
+    async def over(self, error: BaseException) -> None:
+        """End the attempt: it failed, before or after it had begun to answer."""
+        self.failed(error)
+        if (rest := self.end_with_call(self.receipt)) is not None:
+            await rest
+
+    def failed(self, error: BaseException) -> None:
+        """Write down what went wrong."""
+        tried = self.tried
+        tried.error = type(error).__name__
+        if isinstance(error, UpstreamFailed):
+            tried.unhealthy, tried.retry_after_s = error.unhealthy, error.retry_after_s
+
+    def end_with_call(self, _: Receipt) -> Coroutine[Any, Any, None] | None:
+        """Run its endings, of which nothing is left the second time."""
+        if not self.tried.total_s:
+            self.tried.total_s = self.clock.now() - self.tried.began_s
+        return self.end()
 
 
 _CALL_FIELDS = tuple(name for name in Call.__struct_fields__ if name != "endings")

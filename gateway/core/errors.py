@@ -3,15 +3,21 @@
     GatewayError
     ├─ Refused           we said no, nobody was asked
     │    BadRequest 400 · Unauthorized 401 · Forbidden 403 · UnknownModel 404 · WrongMethod 405
-    │    TooLarge 413 · LimitReached 429 · Unavailable 503
+    │    TooLarge 413 · LimitReached 429 · Unavailable 503 · Resting 503
     └─ UpstreamFailed    an upstream was asked
          Unreachable 502 · TimedOut 504 · Busy 429 · Rejected (their 4xx, passed on) · Broke (after the first chunk)
+         Outrun (another attempt spoke first)
 
 Raised where it is known; caught in three places: `retry`, the engine (which writes the outcome and raises it again)
 and the edge (which renders it). Anything else that is raised is a bug of ours: a 500, with its traceback in the log.
 """
 
 from typing import ClassVar
+
+from gateway.core.route import Then
+
+TOO_LONG = "context_length_exceeded"
+"""The code of a prompt that is too long for a model, whatever its vendor calls it."""
 
 
 class GatewayError(Exception):
@@ -126,6 +132,12 @@ class Unavailable(Refused):
     retry_helps = True
 
 
+class Resting(Unavailable):
+    """Whoever could answer has failed so often, or asked for patience, that it is not asked at the moment."""
+
+    code = "upstream_resting"
+
+
 class UpstreamFailed(GatewayError):
     """An upstream was asked and gave no answer, or no whole one."""
 
@@ -136,6 +148,8 @@ class UpstreamFailed(GatewayError):
     """Whether another attempt, here or elsewhere, may do better."""
     elsewhere: bool = False
     """Not retryable here, but nothing is wrong with the request: another provider may answer it."""
+    unhealthy: bool = True
+    """It speaks against the deployment, which rests when that happens too often."""
 
 
 class Unreachable(UpstreamFailed):
@@ -150,6 +164,10 @@ class TimedOut(UpstreamFailed):
     status = 504
     kind = "timeout_error"
     code = "upstream_timeout"
+    clock: str = ""
+    """Which; empty: the upstream's own."""
+    then: Then = "retry"
+    """What is to follow."""
 
 
 class Busy(UpstreamFailed):
@@ -164,6 +182,7 @@ class Rejected(UpstreamFailed):
     """The upstream refused this very request (4xx). Asking the same again cannot help."""
 
     retryable = False
+    unhealthy = False
     kind = "invalid_request_error"
 
     def __init__(self, message: str, *, status: int, kind: str | None = None, **more: str | None) -> None:
@@ -177,3 +196,10 @@ class Broke(UpstreamFailed):
 
     retryable = False
     code = "stream_broken"
+
+
+class Outrun(UpstreamFailed):
+    """Another attempt at the same call spoke first."""
+
+    retryable = False
+    unhealthy = False

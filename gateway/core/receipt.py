@@ -14,6 +14,11 @@ abandoned: the client left · finished: all went well."""
 CacheVerdict = Literal["", "hit", "miss", "bypass"]
 
 
+Why = Literal["first", "retry", "hedge", "continue", "restart"]
+"""How an attempt came about: the call's first · the one before failed · the one before was late · the one before broke
+off, and this one goes on from what the client had seen, or begins anew because it had seen nothing yet."""
+
+
 class Tried(Struct):
     """One attempt at one deployment."""
 
@@ -27,11 +32,21 @@ class Tried(Struct):
     total_s: float = 0.0
     error: str = ""
     """The class of what went wrong, empty when it answered."""
+    unhealthy: bool = False
+    """What went wrong speaks against the deployment; a request that it rejected does not."""
+    retry_after_s: float | None = None
+    """The patience that the upstream asked for."""
     status: int = 0
     """The upstream's HTTP status; 0 when none came."""
     upstream_id: str = ""
     """The upstream's own request id, to quote to its support."""
+    why: Why = "first"
     usage: Usage | None = None
+    """What the attempt used, whoever saw it. `None`: nothing that is known of; it said nothing."""
+    chars: int = 0
+    """Of all that it generated, seen or not; for an estimate."""
+    wasted: bool = False
+    """What it used is paid for, and no part of what the client was given."""
     price: Price | None = None
     """The deployment's own, from the configuration."""
 
@@ -54,7 +69,7 @@ class Receipt(Struct):
     usage: Usage | None = None
     """Of the answer the client saw. `None`: there was no answer."""
     cost_nusd: int | None = None
-    """`None`: unknown, which is not the same as nothing."""
+    """Of all attempts, those included that were of no use. `None`: unknown, which is not the same as nothing."""
     finish_reason: str = ""
     chunks: int = 0
     completion_chars: int = 0
@@ -65,7 +80,13 @@ class Receipt(Struct):
     headers: dict[str, str] = field(default_factory=dict[str, str])
     """What middlewares want the client to be told, whatever becomes of the call (`x-ratelimit-…`)."""
 
+    skipped: int = 0
+    """Events of the upstream that could not be read and were left out."""
+
     @property
     def answered_by(self) -> Tried | None:
         """The attempt that answered, or the last that failed."""
+        for tried in reversed(self.tried):
+            if not tried.error:
+                return tried
         return self.tried[-1] if self.tried else None

@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from gateway.core.principal import Principal
-from gateway.core.route import Deployment, Order, Route
+from gateway.core.receipt import Tried
+from gateway.core.route import Deployment, Order, Prefill, Route
 from gateway.core.usage import Price
 
 
@@ -103,6 +104,34 @@ class Answers(Protocol):
         ...
 
 
+class Rest(Struct, frozen=True):
+    """Why a deployment is not asked at the moment, and for how long."""
+
+    left_s: float
+    strikes: int = 0
+    """How many times in a row it has had to rest. 0: its upstream asked for it (`Retry-After`)."""
+
+
+class Rests(Protocol):
+    """SHIM"""
+
+    async def rest(self, name: str, seconds: float, strikes: int) -> None:
+        """SHIM"""
+        ...
+
+    async def back(self, name: str) -> None:
+        """Tell all workers that it answers again."""
+        ...
+
+    async def resting(self) -> dict[str, Rest] | None:
+        """Return who rests now, by the server's own clock; `None`: nobody can say, so what was known stays."""
+        ...
+
+    async def may_probe(self, name: str, seconds: float) -> bool:
+        """Tell"""
+        ...
+
+
 class Keys(Protocol):
     """Virtual keys."""
 
@@ -165,6 +194,14 @@ class Candidates(Protocol):
         """Yield the route's deployments in its order, then its fallbacks' that `principal` may use, none twice."""
         ...
 
+    def for_long(self, route: Route, principal: Principal) -> Iterator[Deployment]:
+        """Yield who may answer when the prompt is too long for `route`: its context fallbacks, in the same way."""
+        ...
+
+    def prefill(self, deployment: Deployment) -> Prefill:
+        """Return whether the deployment goes on from a last message of the assistant's, as far as is known."""
+        ...
+
 
 class Routes(Protocol):
     """The public model names."""
@@ -179,10 +216,38 @@ class Routes(Protocol):
 
 
 class Fleet(Protocol):
-    """Live measurements of deployments."""
+    """Live measurements of deployments, and who of them rests. Every attempt is told to it, from asking to its end."""
 
     def order(self, deployments: Sequence[Deployment], order: Order) -> list[Deployment]:
         """Return `deployments`, best first by `order`."""
+        ...
+
+    def rest(self, name: str) -> Rest | None:
+        """Return why the deployment called `name` is not to be asked now; `None`: it may be."""
+        ...
+
+    def is_well(self, name: str) -> bool:
+        """Tell whether nothing was wrong with it of late."""
+        ...
+
+    def late_s(self, name: str, percentile: float) -> float | None:
+        """Return after how long its first token is late; `None`: too few streams were seen to say."""
+        ...
+
+    async def admit(self, deployment: Deployment) -> bool:
+        """Ask leave for an attempt: of those who want to try what has rested, one gets it."""
+        ...
+
+    def begin(self, deployment: Deployment, tried: Tried) -> None:
+        """Note that an attempt began."""
+        ...
+
+    def spoke(self, tried: Tried, *, stream: bool) -> None:
+        """Note that an attempt has begun to answer."""
+        ...
+
+    def end(self, tried: Tried) -> None:
+        """Note that an attempt is over."""
         ...
 
 
@@ -196,5 +261,6 @@ class Resources(Struct, frozen=True):
     prices: Prices
     candidates: Candidates
     routes: Routes
+    fleet: Fleet
     key_sets: KeySets | None = None
     """`None`: nothing may be fetched, and so no `jwks_url` be configured."""

@@ -34,6 +34,19 @@ class Usage(Struct, frozen=True):
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return what two attempts used together."""
+        mine, its = self.stated_cost_nusd, other.stated_cost_nusd
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            estimated=self.estimated or other.estimated,
+            stated_cost_nusd=None if mine is None or its is None else mine + its,
+        )
+
 
 class Price(Struct, frozen=True):
     """What one token costs, in pico-dollars. `None`: the same as a plain prompt token."""

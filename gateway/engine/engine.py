@@ -140,8 +140,10 @@ class Exchange:
             receipt.error = type(error).__name__
         if reply is None:
             receipt.status = _status(error)
-        if reply is not None and receipt.usage is None and call.operation == "chat":
-            receipt.usage = estimated_usage(call, receipt.completion_chars)
+        if receipt.usage is None and call.operation == "chat":
+            receipt.usage = _used(receipt)
+            if receipt.usage is None and reply is not None:
+                receipt.usage = estimated_usage(call, receipt.completion_chars)
         self._engine.end(call)
 
 
@@ -161,6 +163,15 @@ def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:
             return "abandoned"
         case _:
             return "failed" if reply is None else "broken"
+
+
+def _used(receipt: Receipt) -> Usage | None:
+    """Return what the attempts used whose answers the client was given, or would have been had it not left."""
+    used: Usage | None = None
+    for tried in receipt.tried:
+        if tried.usage is not None and not tried.wasted:
+            used = tried.usage if used is None else used + tried.usage
+    return used
 
 
 def _status(error: BaseException | None) -> int:

@@ -10,7 +10,9 @@ CLOSED = "the gateway has closed its connections to upstreams"
 
 def timed_out(clock: str) -> TimedOut:
     """Return the error that says which clock fired."""
-    return TimedOut(f"the upstream took too long: timeouts.{clock} has passed")
+    failure = TimedOut(f"the upstream took too long: timeouts.{clock} has passed")
+    failure.clock = clock
+    return failure
 
 
 def broke_off(received: int) -> Unreachable:

@@ -9,6 +9,8 @@ from gateway.engine.failures import timed_out
 from gateway.engine.inflate import Inflater
 from gateway.engine.transport import Deadline
 
+SILENCE = ("idle", "throughput")
+"""Clocks that run while the upstream says nothing; the others bound how long it may go on."""
 MOST_UNREAD_BYTES = 256 * 1024
 """Once so much of a body waits to be read, the upstream is not listened to until it was."""
 
@@ -190,9 +192,9 @@ class Exchange:
         connection = self.connection
         if connection is not None:
             # An upstream that is faster than its reader never makes us wait, so `total` has to be looked at here.
-            # `idle` is about the upstream's silence: what it has said is not late because its reader was slow.
+            # Others are about the upstream's silence: what it has said is not late because its reader was slow.
             deadline = self._deadline
-            if deadline.clock != "idle" and deadline.at_s <= self._loop.time():
+            if deadline.clock not in SILENCE and deadline.at_s <= self._loop.time():
                 self.fail(timed_out(deadline.clock))
                 assert self.failure is not None
                 raise self.failure

@@ -15,6 +15,7 @@ import httpx
 
 from gateway.core.errors import TimedOut, Unreachable
 from gateway.engine.failures import CLOSED, broke_off, no_connection, timed_out
+from gateway.engine.http1_exchange import SILENCE
 from gateway.engine.inflate import Inflater
 from gateway.engine.outgoing import USER_AGENT, default_tls, header_lines, target_of
 from gateway.engine.transport import Deadline
@@ -140,6 +141,9 @@ class HttpxTransport:
 class HttpxResponse:
     """An answer that comes through httpx. Satisfies `Response`."""
 
+    ended = False
+    """httpx does not tell before it is read."""
+
     def __init__(self, transport: HttpxTransport, lane: "_Lane", deadline: Deadline) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -209,7 +213,7 @@ class HttpxResponse:
         """Wait for httpx inside the deadline. It works in a task of its own, so that a wait can end without it."""
         loop = asyncio.get_running_loop()
         task = self._task = loop.create_task(work)
-        grace_s = GRACE_S if self._deadline.clock == "idle" else 0.0
+        grace_s = GRACE_S if self._deadline.clock in SILENCE else 0.0
         while not task.done():
             left_s = max(self._deadline.at_s - loop.time(), grace_s)
             if left_s <= 0:

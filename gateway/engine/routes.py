@@ -1,13 +1,13 @@
 """Public model names: where they lead, and in which order their deployments are asked."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from gateway.core.principal import Principal
 from gateway.core.resources import Fleet
-from gateway.core.route import Deployment, Route
+from gateway.core.route import Deployment, Prefill, Route
 
 MOST_EXPANDED = 1_000
 """Names matched by patterns that are remembered; clients choose them, so they must not fill the memory."""
@@ -65,17 +65,34 @@ class RouteTable:
 
 
 class RouteCandidates:
-    """Which deployments may answer a call: the route's, then its fallbacks', each once."""
+    """Which deployments may answer a call: the route's, then its fallbacks', each once.
 
-    def __init__(self, routes: RouteTable, fleet: Fleet) -> None:
+    Args:
+        routes: where names lead.
+        fleet: who of a route's deployments is best.
+        prefill: what is known of a provider's model, by their names.
+    """
+
+    def __init__(self, routes: RouteTable, fleet: Fleet, prefill: Callable[[str, str], Prefill]) -> None:
         self._routes = routes
         self._fleet = fleet
+        self._prefill = prefill
 
     def of(self, route: Route, principal: Principal) -> Iterator[Deployment]:
         """Yield them, best first; a fallback that `principal` may not use is passed over: it would be a way around."""
+        return self._from([route], principal)
+
+    def for_long(self, route: Route, principal: Principal) -> Iterator[Deployment]:
+        """Yield who may answer when the prompt is too long for `route`."""
+        return self._from(self._usable(route.context_fallbacks, principal), principal)
+
+    def prefill(self, deployment: Deployment) -> Prefill:
+        """Return what the configuration says, or else what is known."""
+        return deployment.prefill or self._prefill(deployment.provider, deployment.model)
+
+    def _from(self, waiting: list[Route], principal: Principal) -> Iterator[Deployment]:
         asked: set[str] = set()
         seen: set[str] = set()
-        waiting = [route]
         while waiting:
             here = waiting.pop(0)
             if here.name in seen:
@@ -85,9 +102,11 @@ class RouteCandidates:
                 if deployment.name not in asked:
                     asked.add(deployment.name)
                     yield deployment
-            for name in here.fallbacks:
-                if principal.may_use(name) and (fallback := self._routes.find(name)) is not None:
-                    waiting.append(fallback)
+            waiting += self._usable(here.fallbacks, principal)
+
+    def _usable(self, names: Iterable[str], principal: Principal) -> list[Route]:
+        routes = [self._routes.find(name) for name in names if principal.may_use(name)]
+        return [route for route in routes if route is not None]
 
 
 def _expanded(route: Route, rest: str) -> Route:

@@ -18,7 +18,7 @@ class Deadline(Struct):
     at_s: float
     """On the event loop's clock."""
     clock: str
-    """Named in the error when it fires: `connect`, `first_token`, `idle` or `total`."""
+    """Named in the error when it fires; see `gateway.core.route.ClockName`."""
 
 
 class Response(Protocol):
@@ -27,6 +27,11 @@ class Response(Protocol):
     status: int
     headers: dict[str, str]
     """Lower-case names; of a repeated header, the last value."""
+
+    @property
+    def ended(self) -> bool:
+        """The whole body is here, though it may still have to be read."""
+        ...
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes, content-encoding undone.

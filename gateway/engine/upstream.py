@@ -8,18 +8,19 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from math import inf
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.call import Attempt, Call
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
-from gateway.core.receipt import Receipt
+from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import estimated_usage
-from gateway.engine.fleet import LiveFleet
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import LocalProvider, Provider, Reader, Request
+from gateway.wire.estimate import CHARS_A_TOKEN
 from gateway.wire.fold import unfold
 from gateway.wire.openai import usage_event
 
@@ -27,6 +28,10 @@ MOST_ANSWER_BYTES = 256 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
 DRAIN_S = 0.25
 """How long the end of a finished stream's body is waited for, off the client's path, to keep the connection."""
+LAST_WORDS_S = 1.0
+"""How long, when an answer is complete, its usage and `[DONE]` are waited for: some servers never say them."""
+REFUSAL_S = 5.0
+"""How long the reason of an error is waited for."""
 
 
 class Place(Struct, frozen=True):
@@ -40,9 +45,8 @@ class Place(Struct, frozen=True):
 class Upstream:
     """The last handler of the chain."""
 
-    def __init__(self, places: Mapping[str, Place | LocalProvider], fleet: LiveFleet) -> None:
+    def __init__(self, places: Mapping[str, Place | LocalProvider]) -> None:
         self._places = places
-        self._fleet = fleet
         self._draining = set[asyncio.Task[None]]()
 
     async def __call__(self, call: Call) -> Reply:
@@ -52,37 +56,44 @@ class Upstream:
             UpstreamFailed: no first chunk came.
         """
         assert isinstance(call, Attempt), "a middleware must choose a deployment"
-        place = self._places[call.deployment.provider]
-        name = call.deployment.name
-        self._fleet.begin(name)
-        call.at_end(lambda _: self._fleet.end(name, call.tried.first_chunk_s))
-        reply = await self._answer(call, place)
-        call.tried.first_chunk_s = call.clock.now() - call.tried.began_s
-        call.at_end(lambda receipt: _close_tried(call, receipt))
+        tried = call.tried
+        try:
+            reply = await self._answer(call, self._places[call.deployment.provider])
+        except TimedOut as error:
+            if error.clock:
+                error.then = call.deployment.timeouts.then_after(error.clock)
+                error.unhealthy = error.clock != "total"  # which the client may have made as short as it likes
+            raise
+        except asyncio.CancelledError:
+            tried.usage = estimated_usage(call, tried.chars)  # it was asked, and may count what it did
+            raise
+        tried.first_chunk_s = call.clock.now() - tried.began_s
         return reply
 
     async def _answer(self, attempt: Attempt, place: Place | LocalProvider) -> Reply:
         if not isinstance(place, Place):
-            return Reply.of(*place.answer(attempt))
-        provider = place.provider
-        deadline = _deadline(attempt)
+            return _local(attempt, place.answer(attempt))
+        provider, tried = place.provider, attempt.tried
+        patience = Patience(attempt)
         response = await place.transport.send(
             _request(attempt, provider, place.traceparent),
             connect_s=attempt.deployment.timeouts.connect_s,
-            deadline=deadline,
+            deadline=patience.deadline,
         )
         lent = Lent(response)
-        attempt.at_end(lambda _: self._let_go(lent, deadline))
-        tried = attempt.tried
+        attempt.at_end(lambda _: self._let_go(lent, patience.deadline))
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
         if response.status >= 300:
-            raise await _refusal(provider, response, deadline)
+            raise await _refusal(provider, response, patience.deadline)
+        patience.has_head()
         if attempt.stream and "json" not in response.headers.get("content-type", ""):
-            return await _streamed(attempt, provider.reader(attempt), lent, deadline)
-        whole = provider.whole(attempt, await response.read(MOST_ANSWER_BYTES))
+            return await _streamed(attempt, provider.reader(attempt), lent, patience)
+        body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
+        whole = provider.whole(attempt, body)
         if whole.usage is None:
             whole = replace(whole, usage=estimated_usage(attempt, len(whole.text) + whole.unseen))
+        tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
         return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
 
     def _let_go(self, lent: "Lent", deadline: Deadline) -> None:
@@ -103,16 +114,94 @@ class Lent(Struct):
     """It said that it is done; what is left of its body says nothing."""
 
 
-async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, deadline: Deadline) -> Reply:
+class Patience:
+    """The clocks of one attempt, and which of them runs next. See `Timeouts`.
+
+    What an answer may fall behind its pace is a credit of time: waiting spends it, tokens earn it. Neither it nor
+    `idle` runs while the answer's reader is the one who is slow.
+    """
+
+    __slots__ = ("_credit_s", "_first_at_s", "_heard_at_s", "_loop", "_timeouts", "_total_at_s", "deadline")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = timeouts = attempt.deployment.timeouts
+        now_s = self._loop.time()
+        self._total_at_s = now_s + attempt.deadline_s - attempt.clock.now()
+        self._first_at_s = now_s + timeouts.first_token_s if attempt.stream else inf
+        self._credit_s = timeouts.idle_s
+        self._heard_at_s = inf
+        self.deadline = Deadline(*self._next())
+        if timeouts.headers_s is not None:
+            self._sooner(now_s + timeouts.headers_s, "headers")
+
+    def has_head(self) -> None:
+        """Know that the head is here."""
+        self.deadline.at_s, self.deadline.clock = self._next()
+
+    def pause(self) -> None:
+        """Stop the pace: something came, and its reader is next."""
+        if self._timeouts.tokens_per_s and self._heard_at_s != inf:
+            now_s = self._loop.time()
+            self._credit_s -= now_s - self._heard_at_s
+            self._heard_at_s = now_s
+
+    def heard(self, chars: int) -> None:
+        """Wait on, now that a piece of content came, of so many characters."""
+        timeouts, deadline, now_s = self._timeouts, self.deadline, self._loop.time()
+        deadline.at_s, deadline.clock = now_s + timeouts.idle_s, "idle"
+        if timeouts.tokens_per_s:
+            earned_s = chars / CHARS_A_TOKEN / timeouts.tokens_per_s
+            self._credit_s = min(timeouts.idle_s, self._credit_s + earned_s)
+            self._heard_at_s = now_s
+            self._sooner(now_s + self._credit_s, "throughput")
+        self._sooner(self._total_at_s, "total")
+
+    def for_last_words(self) -> None:
+        """Know that the answer is complete: what may still follow is not worth waiting for."""
+        self._sooner(self._loop.time() + LAST_WORDS_S, "idle")
+
+    def _next(self) -> tuple[float, str]:
+        return min((self._first_at_s, "first_token"), (self._total_at_s, "total"))
+
+    def _sooner(self, at_s: float, clock: str) -> None:
+        if at_s < self.deadline.at_s:
+            self.deadline.at_s, self.deadline.clock = at_s, clock
+
+
+def _local(attempt: Attempt, chunks: list[Chunk]) -> Reply:
+    """Return the answer of a provider that needs no upstream."""
+    for chunk in chunks:
+        attempt.tried.usage = chunk.usage or attempt.tried.usage
+    return Reply.of(*chunks)
+
+
+async def _whole_body(response: Response, patience: Patience) -> bytes:
+    """Return the body of a whole answer. Blank lines say no more than that the upstream is alive."""
+    pieces: list[bytes] = []
+    size = 0
+    async with aclosing(response.pieces()) as arriving:
+        async for piece in arriving:
+            size += len(piece)
+            if size > MOST_ANSWER_BYTES:
+                raise Unreachable(f"the upstream's answer is longer than {MOST_ANSWER_BYTES} bytes")
+            pieces.append(piece)
+            patience.pause()
+            if not piece.isspace():
+                patience.heard(len(piece))
+    return b"".join(pieces)
+
+
+async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> Reply:
     if "html" in lent.response.headers.get("content-type", ""):
         raise Unreachable(f"{attempt.deployment.provider} answered with a web page instead of a stream")
-    chunks = _chunks(attempt, reader, lent, deadline)
+    chunks = _chunks(attempt, reader, lent, patience)
     try:
         first = await _first_that_speaks(chunks)
     except BaseException:
         await chunks.aclose()
         raise
-    return Reply(first, _rest(chunks))
+    return Reply(first, _rest(attempt, chunks))
 
 
 async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
@@ -128,47 +217,65 @@ async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
     raise Broke("the upstream's stream ended before it said anything")
 
 
-async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, deadline: Deadline) -> AsyncGenerator[Chunk, None]:
+async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks as they come, and the usage by estimate if the upstream never says it."""
-    loop, timeouts = asyncio.get_running_loop(), attempt.deployment.timeouts
-    total_at_s, counted = _total_at(attempt), False
-    async with aclosing(lent.response.pieces()) as pieces:
-        async for data in pieces:
-            for chunk in reader.feed(data):
-                counted = counted or chunk.usage is not None
-                yield chunk
-                if not chunk.silent:
-                    idle_at_s = loop.time() + timeouts.idle_s
-                    deadline.at_s, deadline.clock = min((idle_at_s, "idle"), (total_at_s, "total"))
-            if reader.finished:
-                break
-    for chunk in reader.end():
-        counted = counted or chunk.usage is not None
-        yield chunk
-    lent.finished = True
-    if not counted:
-        usage = estimated_usage(attempt, attempt.receipt.completion_chars)
-        created = int(attempt.clock.wall())
-        yield Chunk(usage_event(f"chatcmpl-{attempt.id}", created, attempt.model, usage), usage=usage, usage_only=True)
+    tried = attempt.tried
+    try:
+        try:
+            async with aclosing(lent.response.pieces()) as pieces:
+                async for data in pieces:
+                    patience.pause()
+                    for chunk in reader.feed(data):
+                        _note(tried, chunk)
+                        yield chunk
+                        if not chunk.silent:
+                            patience.heard(len(chunk.text) + chunk.unseen)
+                    if reader.finished:
+                        break
+                    if reader.complete:
+                        patience.for_last_words()
+        except UpstreamFailed:
+            if not reader.complete:
+                raise
+        for chunk in reader.end():
+            _note(tried, chunk)
+            yield chunk
+        lent.finished = True
+        if tried.usage is None:
+            usage = tried.usage = estimated_usage(attempt, tried.chars)
+            data = usage_event(f"chatcmpl-{attempt.id}", int(attempt.clock.wall()), attempt.model, usage)
+            yield Chunk(data, usage=usage, usage_only=True)
+    finally:
+        if tried.usage is None and tried.chars:
+            tried.usage = estimated_usage(attempt, tried.chars)
 
 
-async def _rest(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+def _note(tried: Tried, chunk: Chunk) -> None:
+    tried.chars += len(chunk.text) + chunk.unseen
+    if chunk.usage is not None:
+        tried.usage = chunk.usage
+
+
+async def _rest(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks behind the first. Whatever fails now breaks an answer that had begun."""
     async with aclosing(chunks):
         try:
             async for chunk in chunks:
                 yield chunk
-        except Broke:
-            raise
         except UpstreamFailed as error:
-            raise Broke(f"the answer broke off: {error.message}", code=error.code) from error
+            broke = (
+                error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
+            )
+            broke.unhealthy = error.unhealthy
+            attempt.failed(broke)
+            raise broke from (None if broke is error else error)
 
 
 async def _refusal(provider: Provider, response: Response, deadline: Deadline) -> UpstreamFailed:
     """Return what an answer other than 2xx means. Redirects are not followed: they would carry the key elsewhere."""
     if response.status < 400:
         return Unreachable(f"the upstream answered with a redirect ({response.status}); check its base_url")
-    deadline.at_s = min(deadline.at_s, asyncio.get_running_loop().time() + 5.0)
+    deadline.at_s = min(deadline.at_s, asyncio.get_running_loop().time() + REFUSAL_S)
     try:
         body = await response.read(MOST_ERROR_BYTES)
     except (Unreachable, TimedOut):
@@ -198,21 +305,3 @@ def child_of(traceparent: str) -> str:
     """Return the header for a span of ours within the client's trace (W3C Trace Context)."""
     version, trace_id, _, flags = traceparent.split("-")[:4]
     return f"{version}-{trace_id}-{os.urandom(8).hex()}-{flags}"
-
-
-def _deadline(attempt: Attempt) -> Deadline:
-    total_at_s = _total_at(attempt)
-    if not attempt.stream:
-        return Deadline(total_at_s, "total")
-    first_at_s = asyncio.get_running_loop().time() + attempt.deployment.timeouts.first_token_s
-    return Deadline(*min((first_at_s, "first_token"), (total_at_s, "total")))
-
-
-def _total_at(attempt: Attempt) -> float:
-    """When the call's time is over, on the loop's clock."""
-    return asyncio.get_running_loop().time() + attempt.deadline_s - attempt.clock.now()
-
-
-def _close_tried(attempt: Attempt, receipt: Receipt) -> None:
-    attempt.tried.total_s = attempt.clock.now() - attempt.tried.began_s
-    attempt.tried.usage = receipt.usage

@@ -16,7 +16,7 @@ from gateway.core.errors import GatewayError
 from gateway.http.admin import ReloadReader
 from gateway.http.answers import error_answer
 from gateway.http.docs import UI, openapi_json, redoc, swagger
-from gateway.http.edge import Edge
+from gateway.http.edge import Edge, is_no_news
 from gateway.http.health import health, info, metrics, ready, welcome
 from gateway.http.health import live as alive
 from gateway.http.observed import Observed
@@ -53,6 +53,7 @@ def make_app(live: Live) -> ASGIApp:
         debug=False,
     )
     app.state.live = live
+    logging.getLogger("uvicorn.error").addFilter(is_no_news)
     return Observed(app, live)
 
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.core.call import Call
-from gateway.core.errors import GatewayError
-from gateway.core.reply import Chunk
+from gateway.core.errors import Broke, GatewayError
+from gateway.core.reply import Chunk, Reply
 from gateway.http.answers import (
     JSON,
     STREAM,
@@ -35,6 +35,8 @@ log = logging.getLogger("gateway")
 
 BODY_S = 60.0
 """How long a client may take to send its request."""
+UNTIL_READ_S = 0.1
+"""How long an error within a stream is left to be read before the connection is closed."""
 GRACE_S = 5.0
 """How long after a call's `total` its client may still be reading; then it is left, as if it had gone."""
 
@@ -59,13 +61,13 @@ class Edge:
             raise
         finally:
             alarm.stop()
-        answer = Answer(gateway, call, send)
-        watch = asyncio.ensure_future(answer.watch(receive, task))
         alarm = Alarm(task, loop.time() + call.deadline_s - call.clock.now() + GRACE_S)
+        answer = Answer(gateway, call, send, alarm)
+        watch = asyncio.ensure_future(answer.watch(receive, task))
         try:
             await answer.give()
         except asyncio.CancelledError:
-            if not answer.left and not alarm.rang:
+            if not answer.is_unwanted:
                 raise
         finally:
             watch.cancel()
@@ -94,22 +96,29 @@ class Alarm:
 class Answer:
     """The answer to one call, on its way to a client that may leave."""
 
-    def __init__(self, gateway: Gateway, call: Call, send: Send) -> None:
+    def __init__(self, gateway: Gateway, call: Call, send: Send, alarm: Alarm) -> None:
         self._gateway = gateway
         self._call = call
         self._send = send
+        self._alarm = alarm
+        self._finishes = call.route is not None and call.route.client_leaves == "finish"
         self._begun = False
         self._over = False
-        self.left = False
-        """The client has gone."""
+        self._left = False
+
+    @property
+    def is_unwanted(self) -> bool:
+        """The client has gone, or does not read what it is sent."""
+        return self._left or self._alarm.rang
 
     async def watch(self, receive: Receive, answering: "asyncio.Task[Any] | None") -> None:
-        """Cancel `answering` when the client leaves."""
+        """When the client leaves, cancel `answering`, unless its route wants the answer to be read to its end."""
         while (await receive())["type"] != "http.disconnect":
             pass
         if not self._over and answering is not None:
-            self.left = True
-            answering.cancel()
+            self._left = True
+            if not self._finishes:
+                answering.cancel()
 
     async def give(self) -> None:
         """Open the call and send what comes of it."""
@@ -126,29 +135,48 @@ class Answer:
     async def _reply(self) -> None:
         call, receipt = self._call, self._call.receipt
         async with self._gateway.engine.open(call) as reply:
-            if not call.stream:
-                data = reply.first.data
-                self._over = True
-                await self._head(200, [JSON, (b"content-length", b"%d" % len(data)), cost_header(receipt, later=False)])
-                await self._send(body(data))
-                return
-            await self._head(200, [*STREAM, cost_header(receipt, later=receipt.cache != "hit")])
-            await self._chunk(reply.first)
-            if reply.rest is not None:
-                async for chunk in reply.rest:
-                    await self._chunk(chunk)
-            self._over = True
-            await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + DONE))
+            try:
+                await self._whole(reply) if not call.stream else await self._stream(reply)
+            except asyncio.CancelledError:
+                if self.is_unwanted:
+                    raise
+                raise Broke("the gateway had to stop before the answer was complete", code="gateway_stopped") from None
+            if self._left:
+                receipt.outcome = "abandoned"
+
+    async def _whole(self, reply: Reply) -> None:
+        data = reply.first.data
+        self._over = True
+        length = (b"content-length", b"%d" % len(data))
+        await self._head(200, [JSON, length, cost_header(self._call.receipt, later=False)])
+        await self._send(body(data))
+
+    async def _stream(self, reply: Reply) -> None:
+        receipt = self._call.receipt
+        await self._head(200, [*STREAM, cost_header(receipt, later=receipt.cache != "hit")])
+        await self._chunk(reply.first)
+        if reply.rest is not None:
+            async for chunk in reply.rest:
+                await self._chunk(chunk)
+        self._over = True
+        await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + DONE))
 
     async def _chunk(self, chunk: Chunk) -> None:
         if not chunk.usage_only or self._call.wants_usage:
             await self._send(body(chunk.data, more=True))
 
     async def _error(self, error: GatewayError) -> None:
-        """Say what went wrong: as the answer, or, if one has begun, within it and without a finish."""
+        """Say what went wrong: as the answer, or, if one has begun, within it.
+
+        Then the body is not ended: the server closes the connection in the middle of it, so that not even a client that
+        knows nothing of errors in a stream takes it for complete. A moment later, for some (Node's `fetch`) forget what
+        they have not read yet when a connection breaks.
+        """
         self._over = True
         if self._begun:
-            await self._send(body(error_event(error)))
+            if self._call.stream:
+                await self._send(body(error_event(error), more=True))
+                await asyncio.sleep(UNTIL_READ_S)
             return
         headers, data = error_answer(error)
         await self._head(error.status, [*headers, cost_header(self._call.receipt, later=False)])
@@ -165,3 +193,8 @@ class Answer:
 def new_id() -> str:
     """Return a call's id: 96 random bits, half a microsecond (uuid4 takes six times that)."""
     return f"req_{os.urandom(12).hex()}"
+
+
+def is_no_news(record: logging.LogRecord) -> bool:
+    """Tell what of uvicorn's log is to be seen: not that an answer was not ended, which is meant where it happens."""
+    return record.getMessage() != "ASGI callable returned without completing response."

@@ -1,7 +1,8 @@
-"""What a call costs, in nano-dollars: the tokens of the answer times the price of the deployment that gave it."""
+"""What a call costs, in nano-dollars: the tokens of each attempt times the price of the deployment that was asked."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any, ClassVar
 
 from gateway.core.call import Call
 from gateway.core.middleware import Handler
@@ -28,8 +29,9 @@ class CostOptions(Options, frozen=True, kw_only=True):
 class Cost:
     """Writes the cost on the receipt: of a whole answer before its head leaves, of a stream before its last chunk does.
 
-    What a stream had used when its client left, or when it broke, is charged. The price is asked for when the answer
-    begins, so that at its end nothing has to be waited for.
+    Every attempt that used something is charged, also what a stream had used when its client left or when it broke, and
+    what another attempt outran. Prices are asked for when the answer begins, so that at its end nothing has to be
+    waited for.
     """
 
     def __init__(self, prices: Prices) -> None:
@@ -38,42 +40,95 @@ class Cost:
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Write the cost down as soon as the answer says what it used, or else at the call's end."""
         receipt = call.receipt
-        price: Price | None = None
-
-        def count(chunk: Chunk) -> Chunk:
-            if chunk.usage is not None:
-                receipt.cost_nusd = cost_nusd(receipt, chunk.usage, price)
-            return chunk
-
-        def settle(receipt: Receipt) -> None:
-            if receipt.cost_nusd is None:
-                receipt.cost_nusd = cost_nusd(receipt, receipt.usage, price)
-
-        call.at_end(settle)  # asked for before the rooms further in ask for theirs, so it runs after them
+        bill = Bill(receipt, self._prices)
+        call.at_end(bill.close)  # asked for before the rooms further in ask for theirs, so it runs after them
         reply = await next(call)
         if receipt.cost_nusd is not None:
             return reply  # a room further in knows better: an answer it kept costs nothing
-        receipt.usage = reply.first.usage or receipt.usage  # kept, should the client leave while the price is looked up
-        if receipt.answered_by is not None:
-            price = await self._prices.of(receipt.answered_by)
-        if call.stream:
-            reply.map(count)
-        else:
-            count(reply.first)
+        await bill.look_up()
+        bill.take(reply.first)
+        if reply.rest is not None:
+            reply.rest = _billed(reply.rest, bill)
         return reply
 
 
-def cost_nusd(receipt: Receipt, usage: Usage | None, price: Price | None) -> int | None:
-    """Return what a call that used `usage` costs at `price`; `None`: nobody can say, which is not nothing.
+class Bill:
+    """What the attempts of one call cost."""
 
-    Where no answer began nothing is charged, although an upstream may count what it did before we gave it up.
-    """
-    answered_by = receipt.answered_by
-    if answered_by is None:
-        return 0  # a hit in the cache, too, asks nobody
-    if usage is None:
-        gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
-        return 0 if answered_by.error and not gave_up else None
+    __slots__ = ("_answer", "_known", "_prices", "_receipt")
+
+    def __init__(self, receipt: Receipt, prices: Prices) -> None:
+        self._receipt = receipt
+        self._prices = prices
+        self._known: dict[str, Price | None] = {}
+        self._answer: Usage | None = None
+        """What the answer used: for an attempt that does not know it itself."""
+
+    async def look_up(self) -> None:
+        """Learn the prices of all attempts so far."""
+        for tried in self._receipt.tried:
+            if tried.deployment not in self._known and (tried.usage is not None or not tried.error):
+                self._known[tried.deployment] = None  # should the client leave meanwhile: asked for once is enough
+                self._known[tried.deployment] = await self._prices.of(tried)
+
+    def take(self, chunk: Chunk) -> None:
+        """Write the cost down if `chunk` says what was used."""
+        if chunk.usage is not None:
+            self._answer = chunk.usage
+            self._receipt.cost_nusd = self._total_nusd()
+
+    @property
+    def lacks_a_price(self) -> bool:
+        """Whether an attempt was made that nobody has asked the price of."""
+        return any(tried.usage is not None and tried.deployment not in self._known for tried in self._receipt.tried)
+
+    def close(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
+        """Write the cost down; wait only for a price that nobody asked for yet."""
+        if receipt.cost_nusd is not None and self._answer is None:
+            return None
+        self._answer = receipt.usage or self._answer
+        if self.lacks_a_price:
+            return self._close_late()
+        if receipt.cost_nusd is None or len(receipt.tried) > 1:
+            receipt.cost_nusd = self._total_nusd()
+        return None
+
+    def _total_nusd(self) -> int | None:
+        """Return what all attempts cost together; `None`: nobody can say, which is not nothing.
+
+        An attempt that said nothing is not charged, although its upstream may count what it did before it failed.
+        """
+        receipt, total = self._receipt, 0
+        answered_by = receipt.answered_by  # nobody, where the cache or a room of its own answered: that is free
+        for tried in receipt.tried:
+            usage = tried.usage or (self._answer if tried is answered_by else None)
+            if usage is None:
+                gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
+                if tried.error and not gave_up:
+                    continue
+                return None
+            cost = _cost_nusd(usage, self._known.get(tried.deployment))
+            if cost is None:
+                return None
+            total += cost
+        return total
+
+    async def _close_late(self) -> None:
+        await self.look_up()
+        self._receipt.cost_nusd = self._total_nusd()
+
+
+async def _billed(chunks: AsyncGenerator[Chunk, None], bill: Bill) -> AsyncGenerator[Chunk, None]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.usage is not None:
+                if bill.lacks_a_price:
+                    await bill.look_up()
+                bill.take(chunk)
+            yield chunk
+
+
+def _cost_nusd(usage: Usage, price: Price | None) -> int | None:
     if usage.stated_cost_nusd is not None:
         return usage.stated_cost_nusd
     return None if price is None else price.cost_nusd(usage)

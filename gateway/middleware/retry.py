@@ -1,25 +1,37 @@
-"""Tries a route's deployments until one begins to answer.
+"""Tries a route's deployments until one begins to answer, and stands by while it answers.
 
 One budget of attempts and time for each call, whatever it is spent on: another deployment is asked at once, one that
 was asked before only after a wait. What an upstream asked for (`Retry-After`) is never undercut: if it asks for more
-patience than a call has, the client is told instead. An official SDK that is itself retrying takes its tries off ours.
+patience than a call has, the client is told instead. An official SDK that is itself retrying takes its tries off ours,
+and all calls together have a budget too (`allowance`).
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, ClassVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.wait import wait_base, wait_exponential_jitter
 
 from gateway.core.call import Call
 from gateway.core.errors import UnknownModel, UpstreamFailed
 from gateway.core.middleware import Handler
+from gateway.core.receipt import Why
 from gateway.core.reply import Reply
-from gateway.core.resources import Candidates, Resources, Routes
-from gateway.core.route import Deployment
+from gateway.core.resources import Resources
+from gateway.core.route import Hedge
 from gateway.core.units import Duration
+from gateway.middleware.allowance import Allowance
 from gateway.middleware.base import Options
+from gateway.middleware.hedge import race
+from gateway.middleware.rescue import hold, rescued
+from gateway.middleware.tries import Ask, Begun, Place, Tries
+
+FLOOR = 100
+"""Repeated attempts within ten seconds that are always allowed, however few calls there are."""
+HEDGE_FLOOR = 1
+"""The same for a route's hedges."""
 
 
 class RetryOptions(Options, frozen=True, kw_only=True):
@@ -40,6 +52,8 @@ class RetryOptions(Options, frozen=True, kw_only=True):
     """The most that such a wait grows to."""
     patience: Duration = Duration(20)
     """The most a call waits because an upstream said `Retry-After`; if it said more, the client is told at once."""
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """The most that attempts at deployments that are not well may be of all calls, beyond a hundred in ten seconds."""
 
     def build(self, resources: Resources) -> "Retry":
         """Make the middleware."""
@@ -51,11 +65,11 @@ class Retry:
 
     def __init__(self, options: RetryOptions, resources: Resources) -> None:
         self._attempts = options.attempts
-        self._patience_s = float(options.patience)
-        self._waits = Waits(options.first_wait, options.longest_wait)
-        self._candidates: Candidates = resources.candidates
-        self._routes: Routes = resources.routes
-        self._clock = resources.clock
+        self._waits = Waits(options)
+        self._resources = resources
+        self._fleet = resources.fleet
+        self._repeats = Allowance(resources.clock, options.share, floor=FLOOR)
+        self._hedges: dict[str, Allowance] = {}
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Return the first answer that begins.
@@ -63,62 +77,85 @@ class Retry:
         Raises:
             UnknownModel: no route has this name.
             UpstreamFailed: the last failure, when no attempt is left.
+            Resting: nobody may be asked at the moment.
         """
-        if call.route is None:
-            raise UnknownModel(f'"{call.model}" is not a model here; {self._routes.near(call.model)}', param="model")
-        places = [Place(deployment) for deployment in self._candidates.of(call.route, call.principal)]
-        left = max(1, self._attempts - _asked_by_client(call))
-        while True:
-            place = min(places, key=Place.rank)
-            try:
-                async with call.attempt(place.deployment) as attempt:
-                    return await next(attempt)
-            except UpstreamFailed as error:
-                left -= 1
-                if error.elsewhere:
-                    places = [other for other in places if other.deployment.provider != place.deployment.provider]
-                if left == 0 or not places or not (error.retryable or error.elsewhere):
-                    raise
-                if not await self._wait_after(error, place, places, call.deadline_s):
-                    raise
+        route = call.route
+        if route is None:
+            near = self._resources.routes.near(call.model)
+            raise UnknownModel(f'"{call.model}" is not a model here; {near}', param="model")
+        self._repeats.earn()
+        tries = Tries(
+            call,
+            route,
+            max(1, self._attempts - _asked_by_client(call)),
+            patience=self._waits,
+            candidates=self._resources.candidates,
+            fleet=self._fleet,
+            repeats=self._repeats,
+        )
+        ask = partial(self._ask, tries, next)
+        begun: Begun | UpstreamFailed | None = None
+        while not isinstance(begun, Begun):
+            place = await tries.next_place(begun)
+            why: Why = "first" if begun is None else "retry"
+            if route.hedge is not None and call.stream and begun is None:
+                begun = await self._hedged(call, route.hedge, tries, place, ask)
+            else:
+                begun = await ask(call, place, why)
+        if begun.reply.rest is not None and route.midstream in ("restart", "continue"):
+            prefill = self._resources.candidates.prefill
+            return Reply(begun.reply.first, rescued(call, begun, tries, ask=ask, prefill=prefill))
+        return begun.reply
 
-    async def _wait_after(self, error: UpstreamFailed, place: "Place", places: list["Place"], until_s: float) -> bool:
-        """Wait until some place may be asked; return whether that is soon enough."""
-        now = self._clock.now()
-        place.asked += 1
-        place.ready_s = now + (self._waits.before(place.asked) if error.retry_after_s is None else error.retry_after_s)
-        wait_s = min(places, key=Place.rank).ready_s - now
-        if wait_s <= 0:
-            return True
-        if wait_s > self._patience_s or now + wait_s >= until_s:
-            return False
-        await self._clock.sleep(wait_s)
-        return True
+    async def _ask(self, tries: Tries, next: Handler, call: Call, place: Place, why: Why) -> Begun | UpstreamFailed:
+        """Return the answer that a place begins, or why it does not.
 
+        Raises:
+            UpstreamFailed: no other attempt can help.
+        """
+        attempt = call.attempt(place.deployment, why)
+        tried = attempt.tried
+        try:
+            async with attempt:
+                self._fleet.begin(place.deployment, tried)
+                attempt.at_end(lambda _: self._fleet.end(tried))
+                reply = await next(attempt)
+                tried.first_chunk_s = call.clock.now() - tried.began_s
+                self._fleet.spoke(tried, stream=call.stream)
+                if reply.rest is not None and tries.route.midstream == "buffer":
+                    reply = await hold(reply)
+        except UpstreamFailed as error:
+            tried.wasted = True
+            tries.failed(place, error)
+            return error
+        return Begun(place, attempt, reply)
 
-class Place(Struct):
-    """A deployment during one call: how often it was asked, and when it may be asked again."""
-
-    deployment: Deployment
-    asked: int = 0
-    ready_s: float = float("-inf")
-
-    def rank(self) -> float:
-        """Sort key: those never asked come first, in their order; then who is ready soonest."""
-        return self.ready_s
+    async def _hedged(self, call: Call, hedge: Hedge, tries: Tries, place: Place, ask: Ask) -> Begun | UpstreamFailed:
+        """Ask a place and, when it is late to speak, another beside it."""
+        allowance = self._hedges.get(tries.route.name)
+        if allowance is None:
+            allowance = Allowance(self._resources.clock, hedge.share, floor=HEDGE_FLOOR)
+            self._hedges[tries.route.name] = allowance
+        allowance.earn()
+        late_s = self._fleet.late_s(place.deployment.name, hedge.percentile)
+        if late_s is None:
+            return await ask(call, place, "first")
+        return await race(call, place, late_s, tries=tries, ask=ask, may_ask=allowance.spend)
 
 
 class Waits:
-    """Tenacity's exponential waits with jitter."""
+    """How long to wait: tenacity's exponential waits with jitter, and the patience for what an upstream asks."""
 
-    def __init__(self, first_s: float, longest_s: float) -> None:
+    def __init__(self, options: RetryOptions) -> None:
+        first_s, longest_s = float(options.first_wait), float(options.longest_wait)
+        self.patience_s = float(options.patience)
         self._wait: wait_base = wait_exponential_jitter(multiplier=first_s, max=longest_s, jitter=first_s)
         self._retrying = AsyncRetrying()
 
-    def before(self, again: int) -> float:
-        """Return how long to wait before asking a place for the time after its `again`-th failure, in seconds."""
+    def backoff_s(self, failures: int) -> float:
+        """Return how long to wait before asking a place that failed so often, in seconds."""
         state = RetryCallState(self._retrying, None, (), {})
-        state.attempt_number = again
+        state.attempt_number = failures
         return self._wait(state)
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 from gateway.core.call import Attempt
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
+from gateway.core.route import Prefill
 from gateway.core.secret import Secret
 
 
@@ -99,6 +100,10 @@ class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def price_table(self) -> str:
         """Return what the price table (genai-prices) calls the vendor; empty: it has no prices for this provider."""
         return ""
+
+    def prefill(self, model: str) -> Prefill:
+        """Return whether `model` is known to go on from a last message of the assistant's."""
+        return "none"
 
     def build(self, name: str) -> Provider | LocalProvider:
         """Make the provider that the configuration calls `name`."""

@@ -10,6 +10,7 @@ import msgspec
 from gateway.core.call import Attempt
 from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
+from gateway.core.route import Prefill
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.openai_errors import failure_of, is_error
@@ -54,6 +55,10 @@ class OpenAIOptions(Keyed, frozen=True, kw_only=True):
     def price_table(self) -> str:
         """Return what the price table calls the vendor; empty: nobody knows the prices of a server of one's own."""
         return self.row.price_table
+
+    def prefill(self, model: str) -> Prefill:
+        """Return what is known of the vendor."""
+        return self.row.prefill
 
     def build(self, name: str) -> "OpenAI":
         """Make the provider."""

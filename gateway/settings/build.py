@@ -15,9 +15,10 @@ from gateway.core.middleware import Handler, Middleware, chain
 from gateway.core.principal import Principal
 from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Clock, Resources
-from gateway.core.route import Deployment, Route, Timeouts
+from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
 from gateway.core.usage import Price
 from gateway.engine.engine import Engine
+from gateway.engine.health import Rules
 from gateway.engine.outgoing import head_of, target_of
 from gateway.engine.prices import PriceBook
 from gateway.engine.routes import RouteCandidates, RouteTable
@@ -31,11 +32,13 @@ from gateway.settings.load import Loaded
 from gateway.settings.process import Process
 from gateway.settings.schema import (
     DeploymentSettings,
+    HealthSettings,
     KeySettings,
     PriceSettings,
     RouteSettings,
     Server,
     Settings,
+    ThenSettings,
     TimeoutSettings,
 )
 from gateway.store.recorder import Recorder
@@ -63,6 +66,8 @@ class Gateway(Struct, frozen=True):
     """Where limits and answers are shared, if they are."""
     cache_bytes: int
     """What cached answers may take of this process's memory."""
+    rules: Rules
+    """When a deployment rests."""
     prices: PriceBook
     recorder: Recorder | None
     """Writes every chat call down. `None`: no database is configured."""
@@ -104,13 +109,14 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         answers=store or process.answers,
         keys=VirtualKeys([_key(key) for key in settings.keys], process.clock),
         prices=prices,
-        candidates=RouteCandidates(table, process.fleet),
+        candidates=RouteCandidates(table, process.fleet, partial(_prefill, settings)),
         routes=table,
+        fleet=process.fleet,
         key_sets=process.key_sets,
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
     caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
-    upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()}, process.fleet)
+    upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()})
     return Gateway(
         config_id=config_id,
         server=settings.server,
@@ -123,6 +129,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         resources=resources,
         store=store,
         cache_bytes=caches[0] if caches else 0,
+        rules=_rules(settings.health),
         prices=prices,
         recorder=recorder,
         rooms=rooms,
@@ -286,11 +293,26 @@ def _routes(settings: Settings, off: Mapping[str, str], prices: PriceBook) -> tu
             usable = tuple(_compared(deployment, prices.at_once(deployment)) for deployment in usable)
         if usable:
             why_not = {d.name: _off(d, off) for d in deployments if d.provider in off}
-            timeouts = _timeouts(route.timeouts, TimeoutSettings())
-            routes.append(Route(name, usable, route.order, tuple(route.fallbacks), timeouts, why_not))
+            routes.append(_route(name, route, usable, why_not))
         else:
             without[name] = _off(deployments[0], off)
     return routes, without
+
+
+def _route(name: str, route: RouteSettings, usable: tuple[Deployment, ...], why_not: Mapping[str, str]) -> Route:
+    hedge = route.hedge
+    return Route(
+        name,
+        usable,
+        route.order,
+        fallbacks=tuple(route.fallbacks),
+        context_fallbacks=tuple(route.context_fallbacks),
+        midstream=route.midstream,
+        client_leaves=route.client_leaves,
+        hedge=None if hedge is None else Hedge(hedge.percentile / 100, hedge.share),
+        timeouts=_timeouts(route.timeouts, TimeoutSettings()),
+        off=why_not,
+    )
 
 
 def _off(deployment: Deployment, off: Mapping[str, str]) -> str:
@@ -307,7 +329,9 @@ def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deploym
         name=deployment.target,
         provider=provider,
         model=model,
+        label=deployment.target,
         weight=deployment.weight,
+        prefill=deployment.prefill,
         timeouts=_timeouts(deployment.timeouts, route.timeouts),
         price=None if deployment.price is None else _price(deployment.price),
     )
@@ -317,10 +341,30 @@ def _timeouts(own: TimeoutSettings, else_from: TimeoutSettings) -> Timeouts:
     """Join a deployment's, its route's and the default clocks."""
     said = {
         f"{clock}_s": float(value)
-        for clock in TimeoutSettings.__struct_fields__
+        for clock in ("connect", "headers", "first_token", "idle", "total")
         if (value := getattr(own, clock) or getattr(else_from, clock)) is not None
     }
-    return Timeouts(**said)
+    then = {
+        clock: value
+        for clock in ThenSettings.__struct_fields__
+        if (value := getattr(own.then, clock) or getattr(else_from.then, clock)) is not None
+    }
+    return Timeouts(**said, tokens_per_s=own.tokens_per_second or else_from.tokens_per_second or 0.0, then=then)
+
+
+def _prefill(settings: Settings, provider: str, model: str) -> Prefill:
+    return settings.providers[provider].prefill(model)
+
+
+def _rules(said: HealthSettings) -> Rules:
+    return Rules(
+        failures=said.failures,
+        error_rate=said.error_rate,
+        of_at_least=said.of_at_least,
+        window_s=said.window,
+        rest_s=said.rest,
+        longest_rest_s=said.longest_rest,
+    )
 
 
 def _price(said: PriceSettings) -> Price:

@@ -7,12 +7,14 @@ from fnmatch import fnmatchcase
 from msgspec import Struct
 
 from gateway.core.principal import Limits
+from gateway.middleware.retry import RetryOptions
 from gateway.settings import plugins
 from gateway.settings.complaints import Path, near
 from gateway.settings.document import Complaints, Node
 from gateway.settings.keys import digest_of
 from gateway.settings.schema import RouteSettings, Settings, TimeoutSettings, is_database, is_redis
 
+RESCUES = ("restart", "continue")
 MOST_CURED = 200
 """Unknown names that get a suggestion: to look for one among thousands takes milliseconds each."""
 
@@ -102,10 +104,13 @@ class _Check:
             self._deployments(name, route)
         if self._found.sound(*path, "timeouts"):
             self._timeouts((*path, "timeouts"), route.timeouts)
-        if self._found.sound(*path, "fallbacks"):
-            for i, fallback in enumerate(route.fallbacks):
-                if self._found.sound(*path, "fallbacks", i):
-                    self._fallback((*path, "fallbacks", i), fallback)
+        for field in ("fallbacks", "context_fallbacks"):
+            if self._found.sound(*path, field):
+                for i, fallback in enumerate(getattr(route, field)):
+                    if self._found.sound(*path, field, i):
+                        self._fallback((*path, field, i), fallback)
+        if route.hedge is not None and len(route.deployments) == 1 and not route.fallbacks and self._found.whole(*path):
+            self._wrong((*path, "hedge"), "there is nobody else who could be asked", "add a deployment, or a fallback")
 
     def _deployments(self, name: str, route: RouteSettings) -> None:
         path = ("models", name, "deployments")
@@ -158,7 +163,7 @@ class _Check:
         return cure or "there are no providers"
 
     def _timeouts(self, path: Path, timeouts: TimeoutSettings) -> None:
-        for name in TimeoutSettings.__struct_fields__:
+        for name in ("connect", "headers", "first_token", "idle", "total"):
             if getattr(timeouts, name) == 0:
                 self._wrong(
                     (*path, name), "with no time at all, every call would fail", "leave it out, or say how long"
@@ -269,8 +274,22 @@ class _Check:
             for other, reason in inside.items():
                 if other in uses[i + 1 :]:
                     self._wrong(("chain", i), f'"{use}" must stand after "{other}": {reason}', "move it down")
+        self._single_attempt()
         if all(use in plugins.MIDDLEWARES for use in uses):  # what another's middleware does with keys, we cannot know
             self._idle(uses)
+
+    def _single_attempt(self) -> None:
+        """Complain of routes that want a second attempt where only one is made."""
+        made = [options.attempts for options in self._settings.chain if isinstance(options, RetryOptions)]
+        if made and made[0] > 1:
+            return
+        cure = "give `retry` more attempts" if made else "add `- use: retry` to the chain"
+        for name, route in self._settings.models.items():
+            if not self._found.whole("models", name):
+                continue
+            for field, wants in (("hedge", route.hedge is not None), ("midstream", route.midstream in RESCUES)):
+                if wants:
+                    self._wrong(("models", name, field), "it takes a second attempt, and only one is made", cure)
 
     def _idle(self, uses: list[str]) -> None:
         """Complain of what nobody in the chain looks at."""

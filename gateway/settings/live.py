@@ -132,7 +132,7 @@ class Live:
         self._problem = ""
         self._retired: list[Engine] = []
         self.gateway: Gateway = self._built(source)
-        process.answers.resize(self.gateway.cache_bytes)
+        self._take_up(self.gateway)
 
     @property
     def last_error(self) -> str:
@@ -191,8 +191,8 @@ class Live:
             if gateway.config_id != old.config_id:
                 await self._start(gateway)
                 self.gateway = gateway
+                self._take_up(gateway)
                 self._retired = [engine for engine in self._retired if engine.busy] + [old.engine]
-                self._process.answers.resize(gateway.cache_bytes)
                 self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
                 if fixed := [name for name in FIXED if getattr(old.server, name) != getattr(gateway.server, name)]:
@@ -232,8 +232,14 @@ class Live:
 
     async def _start(self, gateway: Gateway) -> None:
         await self._process.start()
+        self._process.fleet.share(None if gateway.store is None else getattr(gateway.store, "rests", None))
         if gateway.recorder is not None:
             gateway.recorder.start()
+
+    def _take_up(self, gateway: Gateway) -> None:
+        """Have what outlives the configurations go by this one."""
+        self._process.answers.resize(gateway.cache_bytes)
+        self._process.fleet.rules = gateway.rules
 
     def _warm(self) -> None:
         """Look prices up beside the first calls: the price table takes half a second to load."""

@@ -31,7 +31,7 @@ class Process:
     def __init__(self, clock: Clock | None = None) -> None:
         roots = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
         self.clock: Clock = clock or SystemClock()
-        self.fleet = LiveFleet()
+        self.fleet = LiveFleet(self.clock)
         self.limiter = MemoryLimiter(self.clock)
         self.answers = MemoryAnswers(CACHE_BYTES, self.clock)
         self.key_sets = JWKS(self.clock)
@@ -88,6 +88,7 @@ class Process:
 
     async def close(self) -> None:
         """Write what is still to be recorded, and close every connection."""
+        await self.fleet.close()
         await asyncio.gather(*(recorder.close() for recorder in self._recorders.values()))
         for store in self._redis.values():
             await store.close()

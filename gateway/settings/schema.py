@@ -3,12 +3,12 @@
 import re
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from msgspec import Meta, Struct, field
 
 from gateway.core.principal import Limits
-from gateway.core.route import Order
+from gateway.core.route import Midstream, Order, Prefill, Then
 from gateway.core.secret import Secret
 from gateway.core.units import Duration, Size
 from gateway.middleware.base import Options
@@ -56,17 +56,40 @@ class Moment(str):
         return cls(said)
 
 
+class ThenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What follows when a clock fires before anything was shown: `retry`, `fall_over` or `error`."""
+
+    connect: Then | None = None
+    """`retry` when left out: others are asked first, then the same again."""
+    headers: Then | None = None
+    """`fall_over` when left out: others are asked, and the same again only where there is no other."""
+    first_token: Then | None = None
+    """`fall_over` when left out."""
+    idle: Then | None = None
+    """`fall_over` when left out. Of a stream that was begun, the route's `midstream` decides."""
+    throughput: Then | None = None
+    """`fall_over` when left out. Of a stream that was begun, the route's `midstream` decides."""
+
+
 class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long to wait. A deployment's beats its route's."""
 
     connect: Duration | None = None
     """Until the connection stands, TLS included. 5s when left out."""
+    headers: Duration | None = None
+    """From asking until the answer's head; most send that of a whole answer only with its body. No bound of its own
+    when left out."""
     first_token: Duration | None = None
     """From asking until a stream says its first content. 60s when left out."""
     idle: Duration | None = None
-    """Between two pieces of a stream; comments and pings do not count. 60s when left out."""
+    """Between two pieces of an answer; comments, pings and blank lines do not count. 60s when left out."""
     total: Duration | None = None
     """The whole call, with all its attempts and waits; for routes only. 10m when left out."""
+    tokens_per_second: Annotated[float, Meta(gt=0)] | None = None
+    """The slowest an answer may be once it has begun: it may fall behind this pace by `idle`. Any pace when left
+    out."""
+    then: ThenSettings = ThenSettings()
+    """What follows when one of them fires."""
 
 
 class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,8 +117,20 @@ class DeploymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Its share among the route's deployments; 0: only when no other is left."""
     timeouts: TimeoutSettings = TimeoutSettings()
     """How long to wait for this deployment, where it differs from its route."""
+    prefill: Prefill | None = None
+    """Whether it goes on from a last message of the assistant's, for `midstream: continue`: `none`, `plain`, or
+    `prefix` (that message says `prefix: true`). As far as is known of the model when left out."""
     price: PriceSettings | None = None
     """What it costs, where the price table does not know or is wrong."""
+
+
+class HedgeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a stream's first token is late, ask a second deployment beside the first; who speaks first is heard."""
+
+    percentile: Annotated[float, Meta(gt=0, lt=100)] = 95.0
+    """Late is later than so many percent of the deployment's last streams."""
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    """The most of the route's streams that may be asked for twice: 0.05 is one in twenty."""
 
 
 class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +142,16 @@ class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Who is asked first: `as_written`; by chance (`weighted`); the `least_busy`, `fastest` or `cheapest`."""
     fallbacks: list[str] = []
     """Other models of this gateway to try, in this order, when no deployment answers."""
+    context_fallbacks: list[str] = []
+    """Other models of this gateway to try, in this order, when the prompt is too long for this one's."""
+    midstream: Midstream = "fail"
+    """What follows when a stream breaks that was begun: the client is told (`fail`); another attempt answers while
+    nothing but white space was shown (`restart`); another goes on from what was shown (`continue`); or nothing is
+    shown before the answer is complete (`buffer`)."""
+    client_leaves: Literal["stop", "finish"] = "stop"
+    """When the client leaves: `stop` the upstream at once, or `finish` quietly, so that the usage is exact."""
+    hedge: HedgeSettings | None = None
+    """Ask a second deployment when the first is late to speak. Not done when left out."""
     timeouts: TimeoutSettings = TimeoutSettings()
     """How long to wait."""
 
@@ -145,6 +190,23 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At a stop, how long calls that are under way may still take."""
 
 
+class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a deployment that fails is left in peace, and for how long. It is learnt from calls alone."""
+
+    failures: Count = 5
+    """So many in a row, and it rests. A call counts once, and a request that it rejects is no failure."""
+    error_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Or this share of its attempts within `window`."""
+    of_at_least: Count = 20
+    """Attempts that a share is taken of; of fewer it says nothing."""
+    window: Duration = Duration(30)
+    """How far back attempts count for the share."""
+    rest: Duration = Duration(5)
+    """The first rest, with jitter; then one call tries it, and if that fails too it rests twice as long."""
+    longest_rest: Duration = Duration(60)
+    """The most that a rest grows to."""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of gateway.yaml."""
 
@@ -158,6 +220,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who can be asked, each by a name of your choice. `kind` says which translator it is; it defaults to the name."""
     models: dict[str, RouteSettings] = {}
     """The models that clients may ask for. A name may end in `*`, which stands for any text."""
+    health: HealthSettings = HealthSettings()
+    """When a deployment that fails is left in peace."""
     keys: list[KeySettings] = []
     """Virtual keys. They need `auth` in the chain."""
     chain: list[Options] = []

@@ -3,15 +3,24 @@
 import random
 from collections import Counter
 
+from gateway.core.receipt import Tried
 from gateway.core.route import Deployment, Route
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.routes import MOST_EXPANDED, RouteTable
+from tests.standins import StillClock
 
 A, B, C = (Deployment(f"{name}/m", name, "m") for name in "abc")
 
 
 def first(fleet, deployments, order):
     return fleet.order(deployments, order)[0].provider
+
+
+def begun(fleet, deployment):
+    """Note that an attempt began, and return it."""
+    tried = Tried(deployment.name, deployment.provider, deployment.model, 0.0)
+    fleet.begin(deployment, tried)
+    return tried
 
 
 def test_names_win_over_patterns_and_long_patterns_over_short():
@@ -42,7 +51,7 @@ def test_a_name_that_is_off_says_why():
 
 def test_weights_are_shares():
     """Over many calls, within what chance allows."""
-    fleet = LiveFleet(random.Random(1))
+    fleet = LiveFleet(StillClock(), random.Random(1))
     heavy = Deployment("h/m", "h", "m", weight=3)
     drawn = Counter(first(fleet, [heavy, B], "weighted") for _ in range(4000))
     assert 0.70 < drawn["h"] / 4000 < 0.80
@@ -50,30 +59,31 @@ def test_weights_are_shares():
 
 def test_weight_zero_is_for_when_no_other_is_left():
     """Drained, but not forgotten."""
-    fleet, drained = LiveFleet(), Deployment("d/m", "d", "m", weight=0)
+    fleet, drained = LiveFleet(StillClock()), Deployment("d/m", "d", "m", weight=0)
     assert all(fleet.order([drained, A, B], "weighted")[-1] is drained for _ in range(50))
 
 
 def test_least_busy_counts_calls_in_flight_for_their_weight():
     """Two calls on a place of weight three are less than one on a place of weight one."""
-    fleet, heavy = LiveFleet(), Deployment("h/m", "h", "m", weight=3)
-    for name in ("h/m", "h/m", "b/m"):
-        fleet.begin(name)
+    fleet, heavy = LiveFleet(StillClock()), Deployment("h/m", "h", "m", weight=3)
+    asked = [begun(fleet, deployment) for deployment in (heavy, heavy, B)]
     assert first(fleet, [B, heavy], "least_busy") == "h"
-    fleet.end("b/m", None)
+    fleet.end(asked[2])
     assert first(fleet, [B, heavy], "least_busy") == "b"
 
 
 def test_fastest_goes_by_the_time_to_the_first_chunk():
     """Who was never asked is asked first, or it would never be measured."""
-    fleet = LiveFleet()
-    for name, seconds in (("a/m", 0.9), ("b/m", 0.1)):
-        fleet.begin(name)
-        fleet.end(name, seconds)
+    fleet = LiveFleet(StillClock())
+    for deployment, seconds in ((A, 0.9), (B, 0.1)):
+        tried = begun(fleet, deployment)
+        tried.first_chunk_s = seconds
+        fleet.spoke(tried, stream=True)
+        fleet.end(tried)
     assert [d.provider for d in fleet.order([A, B, C], "fastest")] == ["c", "b", "a"]
 
 
 def test_cheapest_goes_by_price_the_unknown_last():
     """Unknown is not free."""
     cheap, dear = (Deployment(f"{n}/m", n, "m", dearness=p) for n, p in (("cheap", 1), ("dear", 9)))
-    assert [d.provider for d in LiveFleet().order([A, dear, cheap], "cheapest")] == ["cheap", "dear", "a"]
+    assert [d.provider for d in LiveFleet(StillClock()).order([A, dear, cheap], "cheapest")] == ["cheap", "dear", "a"]

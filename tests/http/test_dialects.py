@@ -74,7 +74,7 @@ async def test_a_failure_is_tried_again_and_a_cut_is_told(served):
     gateway, upstream = served
     upstream.will(Fails(500), "fine", Cut("one two three four", after_events=4))
     assert (await gateway.http.post("/v1/chat/completions", json=ASK)).headers["x-gateway-attempts"] == "2"
-    cut = (await gateway.http.post("/v1/chat/completions", json={**ASK, "stream": True})).text
+    cut = (await gateway.ask(**ASK, stream=True)).text
     assert '"error"' in cut and "[DONE]" not in cut and '"finish_reason":"stop"' not in cut
 
 

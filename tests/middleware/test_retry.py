@@ -40,10 +40,10 @@ FAST = Route("fast", (A, B))
 def retrying(*steps, routes=(FAST,), headers=None, principal=None, **options):
     """A retry room over `routes`, a script behind it, and a call for `fast`."""
     clock = StillClock()
-    table = RouteTable(routes, {})
+    table, fleet = RouteTable(routes, {}), LiveFleet(clock)
     resources = Resources(
         clock=clock, limiter=None, answers=None, keys=None, prices=None,
-        candidates=RouteCandidates(table, LiveFleet()), routes=table,
+        candidates=RouteCandidates(table, fleet, lambda *_: "none"), routes=table, fleet=fleet,
     )  # fmt: skip
     call = call_of(clock, route=table.find("fast"), headers=Headers(headers or {}))
     if principal:
@@ -66,7 +66,7 @@ async def test_the_same_deployment_is_asked_again_after_a_growing_wait():
     await retry(call, script)
     waits = [later - sooner for (_, sooner), (_, later) in zip(script.asked, script.asked[1:], strict=False)]
     assert 0.49 <= waits[0] <= 1.01 and 0.99 <= waits[1] <= 1.51  # rounded when it was noted
-    assert len({Waits(0.5, 8).before(1) for _ in range(10)}) > 1
+    assert len({Waits(RetryOptions()).backoff_s(1) for _ in range(10)}) > 1
 
 
 async def test_retry_after_is_not_undercut():

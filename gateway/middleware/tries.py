@@ -1,0 +1,210 @@
+"""What one call has tried, and whom it may still ask: one budget of attempts and of time, whatever it is spent on."""
+
+from collections.abc import Iterable
+from math import inf
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.core.call import Attempt, Call
+from gateway.core.errors import TOO_LONG, Broke, Rejected, Resting, TimedOut, UpstreamFailed
+from gateway.core.receipt import Why
+from gateway.core.reply import Reply
+from gateway.core.resources import Candidates, Fleet, Rest
+from gateway.core.route import Deployment, Route
+from gateway.middleware.allowance import Allowance
+
+
+class Place(Struct):
+    """A deployment during one call."""
+
+    deployment: Deployment
+    asked: int = 0
+    """How often it failed."""
+    ready_s: float = -inf
+    """When it may be asked again."""
+    refuses_prefill: bool = False
+    """It was tried."""
+
+
+class Begun(Struct):
+    """An attempt that has begun to answer."""
+
+    place: Place
+    attempt: Attempt
+    reply: Reply
+
+
+class Ask(Protocol):
+    """Asks one place."""
+
+    async def __call__(self, call: Call, place: Place, why: Why, /) -> Begun | UpstreamFailed:
+        """Return the answer that it begins, or why it does not.
+
+        Raises:
+            UpstreamFailed: no other attempt can help.
+        """
+        ...
+
+
+class Patience(Protocol):
+    """How long to wait; see `RetryOptions`."""
+
+    patience_s: float
+
+    def backoff_s(self, failures: int) -> float:
+        """Return how long to wait before asking a place that failed so often."""
+        ...
+
+
+class Tries:
+    """The state of one call's search for an answer.
+
+    Args:
+        call: the call.
+        route: where its model leads.
+        left: attempts in all.
+        patience: how long to wait.
+        candidates, fleet: who may be asked, and how they are.
+        repeats: what all calls together may ask of those that are not well.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        route: Route,
+        left: int,
+        *,
+        patience: Patience,
+        candidates: Candidates,
+        fleet: Fleet,
+        repeats: Allowance,
+    ) -> None:
+        self.left = left
+        self.route = route
+        self._call = call
+        self._patience = patience
+        self._candidates = candidates
+        self._fleet = fleet
+        self._repeats = repeats
+        self._places = _places(candidates.of(route, call.principal))
+        self._had_too_long = False
+
+    async def next_place(self, failure: UpstreamFailed | None = None) -> Place:
+        """Return whom to ask now, when the time has come.
+
+        Raises:
+            UpstreamFailed: `failure`, because nobody is left to ask, or not soon enough.
+            Resting: nobody may be asked, and nobody was.
+        """
+        if self.left <= 0 and failure is not None:
+            raise failure
+        while True:
+            now_s = self._call.clock.now()
+            place, wait_s, rest = self._soonest(now_s)
+            if place is None or (wait_s and not self._is_worth(wait_s, now_s)):
+                raise failure or _resting(rest)
+            if wait_s:
+                await self._call.clock.sleep(wait_s)
+            elif await self._may_ask(place, failure):
+                self.left -= 1
+                return place
+
+    def once_more(self) -> bool:
+        """Take an attempt out of the budget; return whether there was one."""
+        self.left -= 1
+        return self.left >= 0
+
+    def beside(self, first: Place) -> Place | None:
+        """Return who may be asked while `first` makes us wait: somebody well, whom this call has not asked."""
+        for place in self._places:
+            name = place.deployment.name
+            if place is not first and not place.asked and self._fleet.is_well(name) and self._fleet.rest(name) is None:
+                return place
+        return None
+
+    def failed(self, place: Place, error: UpstreamFailed) -> None:
+        """Draw the consequences of a failure.
+
+        Raises:
+            UpstreamFailed: `error` itself, if another attempt cannot help.
+        """
+        now_s = self._call.clock.now()
+        place.asked += 1
+        patience_s = error.retry_after_s
+        place.ready_s = now_s + (self._patience.backoff_s(place.asked) if patience_s is None else patience_s)
+        if error.elsewhere:
+            self._leave(lambda other: other.deployment.provider == place.deployment.provider)
+        elif isinstance(error, TimedOut) and error.then != "retry":
+            if error.then == "error":
+                raise error
+            if len(self._places) > 1:
+                self._leave(lambda other: other is place)
+        elif isinstance(error, Rejected) and error.code == TOO_LONG and not self._had_too_long:
+            self._had_too_long = True
+            self._places = _places(self._candidates.for_long(self.route, self._call.principal))
+        elif not error.retryable and (not isinstance(error, Broke) or isinstance(error.__cause__, Rejected)):
+            raise error
+        if not self._places:
+            raise error
+
+    def _leave(self, gone: "Gone") -> None:
+        self._places = [place for place in self._places if not gone(place)]
+
+    def _soonest(self, now_s: float) -> tuple[Place | None, float, Rest | None]:
+        """Return who may be asked soonest, in how many seconds, and the shortest rest of those who may not."""
+        best, best_s, shortest = None, inf, None
+        for place in self._places:
+            wait_s = max(0.0, place.ready_s - now_s)
+            rest = self._fleet.rest(place.deployment.name)
+            if rest is not None:
+                if shortest is None or rest.left_s < shortest.left_s:
+                    shortest = rest
+                if not rest.strikes:
+                    wait_s = max(wait_s, rest.left_s)
+                elif rest.left_s > wait_s:
+                    continue
+            if wait_s < best_s:
+                best, best_s = place, wait_s
+                if not wait_s:
+                    break
+        return best, best_s, shortest
+
+    def _is_worth(self, wait_s: float, now_s: float) -> bool:
+        return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s
+
+    async def _may_ask(self, place: Place, failure: UpstreamFailed | None) -> bool:
+        """Return whether the fleet gives leave.
+
+        Raises:
+            UpstreamFailed: `failure`, because asking once more would multiply the trouble that there is.
+        """
+        troubled = place.asked or not self._fleet.is_well(place.deployment.name)
+        if failure is not None and troubled and not self._repeats.spend():
+            raise failure
+        return await self._fleet.admit(place.deployment)
+
+
+class Gone(Protocol):
+    """Tells who is not to be asked any more."""
+
+    def __call__(self, other: Place, /) -> bool:
+        """Return whether `other` is."""
+        ...
+
+
+def _places(deployments: Iterable[Deployment]) -> list[Place]:
+    return [Place(deployment) for deployment in deployments]
+
+
+def _resting(rest: Rest | None) -> Resting:
+    """Return the refusal of a call for which nobody may be asked."""
+    if rest is None:
+        return Resting("nobody is left who could answer")
+    if not rest.strikes:
+        refusal = Resting(
+            "the upstream asked not to be asked for a while", retry_after_s=rest.left_s, code="upstream_busy"
+        )
+        refusal.status, refusal.kind = 429, "rate_limit_error"
+        return refusal
+    return Resting("whoever could answer has failed too often, and rests", retry_after_s=rest.left_s)
