@@ -197,7 +197,7 @@ def gathered(chunks: list[Chunk]) -> dict[str, Any]:
         "text": "".join(chunk.text for chunk in chunks),
         "usage": msgspec.to_builtins(usages[-1]) if usages else None,
         "finish_reason": "".join(chunk.finish_reason for chunk in chunks),
-    }
+    } | ({"skipped": skipped} if (skipped := sum(chunk.skipped for chunk in chunks)) else {})
 
 
 def objects(data: bytes) -> list[bytes]:
