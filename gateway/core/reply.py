@@ -28,6 +28,8 @@ class Chunk(Struct, frozen=True):
     """Says nothing but `usage`; sent only to clients that asked for it."""
     unseen: int = 0
     """Characters that were generated beside `text`: reasoning, arguments of tools, other choices. For estimates."""
+    skipped: int = 0
+    """Events of the upstream that could not be read and are missing here; a comment in `data` says so."""
 
 
 class Reply(Struct):

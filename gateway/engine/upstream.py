@@ -206,14 +206,16 @@ async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, patience: Pati
 
 async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
     """Return the first chunk with content, with the silent ones before it joined on."""
-    silent: list[bytes] = []
+    silent: list[Chunk] = []
     async for chunk in chunks:
         if not chunk.silent:
             if not silent:
                 return chunk
-            return replace(chunk, data=b"".join([*silent, chunk.data]))
+            all = [*silent, chunk]
+            skipped = sum(piece.skipped for piece in all)
+            return replace(chunk, data=b"".join(piece.data for piece in all), skipped=skipped)
         if not chunk.usage_only:
-            silent.append(chunk.data)
+            silent.append(chunk)
     raise Broke("the upstream's stream ended before it said anything")
 
 

@@ -88,6 +88,7 @@ class Piece(Struct, frozen=True, array_like=True):
     silent: bool
     usage_only: bool
     unseen: int = 0
+    skipped: int = 0
 
 
 class Kept(Struct, frozen=True, array_like=True):
@@ -186,7 +187,7 @@ class Gathered:
     def complete(self) -> list[Piece]:
         """Return the answer, or nothing if it is not one to give again."""
         reasons = {chunk.finish_reason for chunk in self._chunks if chunk.finish_reason}
-        if not reasons or not reasons <= WHOLE:
+        if not reasons or not reasons <= WHOLE or any(chunk.skipped for chunk in self._chunks):
             return []
         return [Piece(**msgspec.structs.asdict(chunk)) for chunk in self._chunks]
 

@@ -20,6 +20,7 @@ from gateway.providers.anthropic_request import messages_request
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
 from gateway.providers.reader import EventReader
+from gateway.providers.skipping import lost, must_be_exact
 from gateway.wire.chat_request import chat_request
 from gateway.wire.events import (
     Began,
@@ -110,7 +111,7 @@ class Anthropic:
 
     def reader(self, attempt: Attempt) -> EventReader:
         """Return a reader for a streamed answer."""
-        return EventReader(MessageDecoder(), _writer(attempt))
+        return EventReader(MessageDecoder(), _writer(attempt), exact=must_be_exact(attempt, calls_come_whole=False))
 
     def whole(self, attempt: Attempt, body: bytes) -> Chunk:
         """Return a whole answer.
@@ -241,8 +242,8 @@ class MessageDecoder:
 
     def __init__(self) -> None:
         self.finished = False
+        self.complete = False
         self._began = False
-        self._ended = False
         self._tools = 0
         self._open: dict[int, _Tool] = {}
         self._tally = _Tally()
@@ -268,6 +269,8 @@ class MessageDecoder:
                 self._tally.add(event.usage)
                 return self._end(delta.stop_reason, delta.stop_details) if delta.stop_reason else []
             case "message_stop":
+                if self._tally.lossy and not self.complete:
+                    raise lost()  # the stop reason, perhaps
                 last = self._end("end_turn", None)  # nothing, unless the message_delta is missing
                 self.finished = True
                 return last + self._tally.counted()
@@ -278,7 +281,11 @@ class MessageDecoder:
 
     def end(self) -> list[Event]:
         """Return what was used, when the answer has its stop reason but the stream ends without `message_stop`."""
-        return self._tally.counted() if self._ended and not self.finished else []
+        return self._tally.counted() if self.complete and not self.finished else []
+
+    def lose(self) -> None:
+        """Go on without an event, which may have been the stop reason, or the prompt's tokens."""
+        self._tally.lossy = True
 
     def _begin(self, message: _Message) -> list[Event]:
         self._tally.add(message.usage)
@@ -318,9 +325,9 @@ class MessageDecoder:
         return [] if tool is None or tool.argued else [ToolArgued(tool.index, tool.given)]
 
     def _end(self, reason: str | None, details: _StopDetails | None) -> list[Event]:
-        if self._ended:
+        if self.complete:
             return []
-        self._ended = True
+        self.complete = True
         closed = [event for index in list(self._open) for event in self._close(index)]
         return [*self._began_first(), *closed, *_ending(reason, details)]
 
@@ -377,6 +384,7 @@ class _Tally:
     def __init__(self) -> None:
         self._said = _Usage()
         self._any = False
+        self.lossy = False
 
     def add(self, usage: _Usage | None) -> None:
         if usage is None:
@@ -388,8 +396,10 @@ class _Tally:
                 setattr(self._said, name, value)
 
     def counted(self) -> list[Event]:
-        """Return the totals, if anything was said of them."""
-        return [Counted(_usage(self._said))] if self._any else []
+        """Return the totals, if they were said: half of them, where something was lost, is none."""
+        if not self._any or (self.lossy and self._said.input_tokens is None and not self._said.iterations):
+            return []
+        return [Counted(_usage(self._said))]
 
 
 def _usage(said: _Usage) -> Usage:

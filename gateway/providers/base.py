@@ -33,7 +33,7 @@ class Reader(Protocol):
         ...
 
     def end(self) -> list[Chunk]:
-        """Return what the end of the stream completes.
+        """Return what the end of the stream completes, however it ended: of an answer that is `complete`, always.
 
         Raises:
             Broke: the stream ended before the answer did.
@@ -41,8 +41,13 @@ class Reader(Protocol):
         ...
 
     @property
+    def complete(self) -> bool:
+        """The answer is whole: all of it has its reason to end. What it used, or a last frame, may still follow."""
+        ...
+
+    @property
     def finished(self) -> bool:
-        """Nothing more is to be waited for: the answer is complete, or has failed; `end` tells which."""
+        """Nothing more is to be waited for: the answer's last frame was seen, or it has failed; `end` tells which."""
         ...
 
 

@@ -19,6 +19,7 @@ from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
 from gateway.providers.gemini_request import content_request
 from gateway.providers.reader import EventReader
+from gateway.providers.skipping import must_be_exact
 from gateway.wire.chat_request import chat_request
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Refused, Said, Thought, ToolArgued, ToolBegan
 from gateway.wire.openai import ChatWriter
@@ -91,7 +92,7 @@ class Gemini:
 
     def reader(self, attempt: Attempt) -> EventReader:
         """Return a reader for a streamed answer."""
-        return EventReader(ContentDecoder(), _writer(attempt))
+        return EventReader(ContentDecoder(), _writer(attempt), exact=must_be_exact(attempt, calls_come_whole=True))
 
     def whole(self, attempt: Attempt, body: bytes) -> Chunk:
         """Return a whole answer.
@@ -239,6 +240,14 @@ class ContentDecoder:
         if not self._ending:
             return []
         return [*self._ending, Counted(_usage(self._usage))] if self._usage is not None else self._ending
+
+    def lose(self) -> None:
+        """Go on without a piece: nothing is ever filled in here."""
+
+    @property
+    def complete(self) -> bool:
+        """A finish reason was seen."""
+        return bool(self._ending)
 
     def _begin(self, answer: _Answer) -> list[Event]:
         if self.began or not (answer.candidates or answer.prompt_feedback):

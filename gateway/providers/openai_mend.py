@@ -19,7 +19,7 @@ _any = msgspec.json.Decoder().decode
 def unseen_chars(message: dict[str, Any]) -> int:
     """Return how many characters of a message, or a delta, are reasoning or arguments of tools."""
     reasoning = message.get("reasoning_content")
-    functions = [call.get("function") for call in objects(message.get("tool_calls"))]
+    functions = [call["function"] for call in objects(message.get("tool_calls")) if call.get("function")]
     said = [function.get("arguments") for function in objects(functions)]
     return sum(len(text) for text in (reasoning, *said) if isinstance(text, str))
 

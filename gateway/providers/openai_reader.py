@@ -3,10 +3,10 @@
 Most events are right as they come. They are decoded into a struct that refuses whatever needs a second look, and go on
 as the bytes that they are; all others are decoded to the last field, mended and written anew.
 
-**When is an answer complete?** When the upstream said `[DONE]`, or when its stream ended in good order and every
-choice that began has its finish reason. Some servers leave out the one, some the other. A stream that ends with
-neither broke off; one that says `[DONE]` but never said anything at all is no answer. Where only the finish reason is
-missing, it is filled in, for clients wait for it.
+**When is an answer complete?** When the upstream said `[DONE]`, or when every choice that was asked for has its finish
+reason, however the stream ends then. Some servers leave out the one, some the other. A stream that ends with neither
+broke off; one that says `[DONE]` but never said anything at all is no answer. Where only the finish reason is missing,
+it is filled in, for clients wait for it; but not where it may have been in an event that could not be read.
 """
 
 from typing import Literal
@@ -22,6 +22,7 @@ from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object
 from gateway.providers.openai_stream import StreamMender
+from gateway.providers.skipping import MOST_SKIPPED, NOTE, lost, must_be_exact
 from gateway.providers.vendors import Vendor
 from gateway.wire import sse
 
@@ -79,19 +80,29 @@ class ChatReader:
         self._spoke = False
         self._done = False
         self._failure: UpstreamFailed | None = None
+        self._exact = must_be_exact(attempt, calls_come_whole=vendor.tool_calls == "whole")
+        self._skipped = 0
+        self._lost = False
+        """What was skipped may have been a part of the answer."""
         self._unseen = 0
         """Of the event that was found clean."""
 
     @property
+    def complete(self) -> bool:
+        """`[DONE]` was seen, or the finish reason of every choice."""
+        return self._failure is None and (self._done or self._mender.complete)
+
+    @property
     def finished(self) -> bool:
-        """`[DONE]` was seen, or a failure."""
+        """`[DONE]` was seen, or what a complete answer used, or a failure."""
         return self._done or self._failure is not None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that `data` completes: events that came together are one chunk, but for the usage.
 
         Raises:
-            UpstreamFailed: the upstream says so, or sent what cannot be read. What came before it is delivered first.
+            UpstreamFailed: the upstream says so, or sent what cannot be read where none may be missing. What came
+                before it is delivered first.
         """
         if self._failure is not None:
             raise self._failure
@@ -120,7 +131,7 @@ class ChatReader:
             chunks = self._chunks(left)
             if self._failure is not None:
                 raise self._failure
-        if not self._done and not self._mender.complete:
+        if not self.complete:
             raise self._cut_off()
         return chunks
 
@@ -128,23 +139,15 @@ class ChatReader:
         """Read `events`; an error behind something that was said waits for the next call."""
         run = _Run()
         for event in events:
-            data = event.data
             try:
-                if data.startswith(b"[DONE]"):
-                    self._done = True
-                    run.take(self._mender.close())
-                    break
-                if (text := self._text_of_clean(event)) is not None:
-                    run.add(data, text, self._unseen)
-                elif data:
-                    run.take(self._mender.event(data, event.name))
+                self._read(event, run)
             except UpstreamFailed as error:
                 self._failure = error
             except UNREADABLE:
-                # Not skipped: what it said would be missing in the middle of the answer, and nobody would know.
-                self._failure = Unreachable("the upstream sent an event that cannot be read")
+                self._skip(run)
             if self._failure is not None:
                 run.take(self._mender.left())
+            if self.finished:
                 break
         chunks = run.chunks()
         self._spoke = self._spoke or not run.silent
@@ -152,10 +155,38 @@ class ChatReader:
             raise self._failure
         return chunks
 
+    def _read(self, event: sse.Event, run: "_Run") -> None:
+        mender, data = self._mender, event.data
+        if data.startswith(b"[DONE]"):
+            if self._lost and not mender.complete:
+                raise lost()  # the finish reason, perhaps
+            run.take(mender.close())
+            self._done = True
+        elif (text := self._text_of_clean(event)) is not None:
+            run.add(data, text, self._unseen)
+        elif data:
+            chunks = mender.event(data, event.name)
+            if self._lost and mender.called:
+                raise lost()  # another call, or the beginning of this one
+            run.take(chunks)
+            self._done = mender.settled
+
+    def _skip(self, run: "_Run") -> None:
+        """Go on without an event that cannot be read, or fail if the answer may need it."""
+        self._skipped += 1
+        needed = not self._mender.complete
+        if self._skipped > MOST_SKIPPED or (needed and (self._exact or self._mender.called)):
+            self._failure = lost()
+            return
+        self._lost = self._lost or needed
+        run.skip()
+
     def _text_of_clean(self, event: sse.Event) -> str | None:
         """Return what an event says if it can go on as it came; `None`: it needs a second look."""
         try:
             said = _clean(event.data)
+            if not event.data.isascii():
+                event.data.decode()  # fields that we do not know were not decoded
         except UNREADABLE:
             return None
         mender, text = self._mender, None
@@ -186,6 +217,8 @@ class ChatReader:
         """Return why there is no more."""
         if self._spoke:
             return Broke("the upstream's answer broke off before it was complete")
+        if self._skipped:
+            return Unreachable("the upstream sent nothing that can be read")
         top = self._top.strip()
         if self._begun or not top or top.startswith((b"data:", b"event:", b":")):
             return Unreachable("the upstream ended its stream before it said anything")
@@ -210,6 +243,11 @@ class _Run:
         self._unseen += unseen
         self._silent = False
 
+    def skip(self) -> None:
+        """Take note of an event that is missing here."""
+        self._data.append(NOTE)
+        self._skipped += 1
+
     def take(self, chunks: list[Chunk]) -> None:
         """Take chunks that were mended."""
         for chunk in chunks:
@@ -232,7 +270,7 @@ class _Run:
     def _close(self) -> None:
         if self._data:
             said = (self._text, self._usage, self._finish, self._silent)
-            chunk = Chunk(b"".join(self._data), *said, unseen=self._unseen)
+            chunk = Chunk(b"".join(self._data), *said, unseen=self._unseen, skipped=self._skipped)
             self._done.append(chunk)
             self.silent = self.silent and self._silent
         self._reset()
@@ -241,6 +279,7 @@ class _Run:
         self._data: list[bytes] = []
         self._text = ""
         self._unseen = 0
+        self._skipped = 0
         self._usage: Usage | None = None
         self._finish = ""
         self._silent = True

@@ -27,6 +27,9 @@ from gateway.providers.vendors import Vendor
 
 _encode = msgspec.json.Encoder().encode
 
+CALLED = ("tool_calls", "function_call")
+"""Finish reasons of answers that are calls."""
+
 
 class StreamMender:
     """Mends the events of one stream, and knows how far its choices are."""
@@ -37,13 +40,27 @@ class StreamMender:
         self._held: dict[str, Any] = {}
         self._left: list[Chunk] = []
         self._counted_usage: dict[str, Any] = {}
+        asked = attempt.body.get("n")
+        self._asked = asked if isinstance(asked, int) else 1
+        self._unmoderated = attempt.body.get("moderation") is not None
+        """OpenAI's verdict on the answer was asked for, which comes last, and has not come."""
         self.head = Head(attempt, "chat.completion.chunk")
         self.choices: dict[int, _Choice] = {}
+        self.settled = False
+        """What was used was told behind the last finish reason: nothing that matters follows."""
 
     @property
     def complete(self) -> bool:
-        """Every choice that began has its finish reason."""
-        return bool(self.choices) and all(choice.finish for choice in self.choices.values())
+        """Every choice that was asked for, and every one that began, has its finish reason."""
+        choices = self.choices
+        if not choices or len(choices) < self._asked or self._unmoderated:
+            return False
+        return all(choice.finish for choice in choices.values())
+
+    @property
+    def called(self) -> bool:
+        """A tool was called, or the finish reason says so."""
+        return any(choice.called or choice.finish in CALLED for choice in self.choices.values())
 
     def event(self, data: bytes, name: bytes = b"") -> list[Chunk]:
         """Return the chunks of one event; none for what is no part of the answer, such as a ping.
@@ -59,11 +76,13 @@ class StreamMender:
             if usage is not None:
                 self._left = [self._usage_chunk(usage_object, usage)]
             raise failure_of(data)
+        self.settled = usage is not None and self.complete
+        self._unmoderated = self._unmoderated and not said.get("moderation")
         choices = said.get("choices")
         if "choices" not in said and usage is None:
             return []
         changed |= choices is None
-        choices = objects(choices)
+        choices = _checked(objects(choices))
         if not choices and usage is None and not (said.get("id") and said.get("model")):
             # Azure's first event has nothing but its verdict on the prompt, which the next one can carry.
             self._held.update({key: value for key, value in said.items() if key not in (*HEAD, "choices") and value})
@@ -158,6 +177,7 @@ class StreamMender:
         choice["delta"] = delta = self._role(cast("dict[str, Any]", delta), began, told)
         told.changed |= mend_message(delta)
         told.changed |= self._tool_calls(objects(delta.get("tool_calls")), state, index)
+        state.called = state.called or bool(state.calls) or bool(delta.get("function_call"))
         speaks = any(delta.get(name) for name in SPEECH)
         state.spoke = state.spoke or speaks
         finishes = self._finish(choice, state, told)
@@ -247,9 +267,10 @@ class _Call:
 class _Choice:
     """What was seen of one choice."""
 
-    __slots__ = ("calls", "finish", "spoke", "straight")
+    __slots__ = ("called", "calls", "finish", "spoke", "straight")
 
     def __init__(self) -> None:
+        self.called = False
         self.finish = ""
         self.spoke = False
         self.calls: list[_Call] = []
@@ -271,6 +292,19 @@ class _Told:
         self.text = ""
         self.unseen = 0
         self.finish = ""
+
+
+def _checked(choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `choices` if they are of a shape to be mended; found out first, for half an event is not to be believed.
+
+    Raises:
+        msgspec.DecodeError: they are nothing of this dialect.
+    """
+    for choice in choices:
+        delta = choice.get("delta")
+        for call in objects(cast("dict[str, Any]", delta).get("tool_calls")) if isinstance(delta, dict) else ():
+            objects([said for name in ("function", "custom") if (said := call.get(name)) is not None])
+    return choices
 
 
 def _without_repeats(call: dict[str, Any], function: dict[str, Any], begun: _Call) -> bool:

@@ -61,11 +61,15 @@ def _stated_cost_nusd(used: dict[str, Any], vendor: Vendor) -> int | None:
     cost = used.get("cost")
     if isinstance(cost, dict):  # Perplexity's
         cost = cast("dict[str, Any]", cost).get("total_cost")
-    if not isinstance(cost, int | float):
+    if not _is_number(cost):
         return None
     # With a key of one's own, OpenRouter's cost is its fee alone; the upstream's is charged beside it.
     beside = _part(used, "cost_details").get("upstream_inference_cost") if used.get("is_byok") is True else 0
-    return _rounded((Decimal(str(cost)) + Decimal(str(beside or 0))) * NANO)
+    return _rounded((Decimal(str(cost)) + Decimal(str(beside if _is_number(beside) else 0))) * NANO)
+
+
+def _is_number(said: object) -> bool:
+    return isinstance(said, int | float) and not isinstance(said, bool)
 
 
 def _rounded(nano_dollars: Decimal) -> int:

@@ -1,8 +1,8 @@
 """Reads a streamed answer of any dialect that comes as server-sent events: framing, decoder and writer, joined.
 
 A decoder is pure, events in and neutral events out, so that every client surface can be written from it. What must
-hold for all dialects is said here once: an answer is complete only when its dialect says so, and whatever came before
-an error is delivered before the error is raised, however the bytes were cut.
+hold for all dialects is said here once: an answer is complete only when its dialect says so, whatever came before an
+error is delivered before the error is raised, however the bytes were cut, and nothing is left out in silence.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,9 @@ import msgspec
 from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.providers.failures import UNREADABLE
+from gateway.providers.skipping import MOST_SKIPPED, SKIPPED, lost
 from gateway.wire import sse
-from gateway.wire.events import Ended, Event
+from gateway.wire.events import Ended, Event, ToolArgued, ToolBegan
 
 MAX_STRAY = 64 * 1024
 """Bytes behind the last event that are looked through for an error that no event carries."""
@@ -36,6 +37,15 @@ class Decoder(Protocol):
         """Return what the end of the stream completes: nothing while the answer lacks its end."""
         ...
 
+    def lose(self) -> None:
+        """Go on without an event that may have said anything: what now is missing must not be filled in."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Why the answer ends was seen."""
+        ...
+
     @property
     def finished(self) -> bool:
         """The dialect's last event was seen."""
@@ -51,11 +61,22 @@ class Writer(Protocol):
 
 
 class EventReader:
-    """A provider's `Reader`, made of a decoder for its upstream and a writer for its client."""
+    """A provider's `Reader`, made of a decoder for its upstream and a writer for its client.
 
-    def __init__(self, decoder: Decoder, writer: Writer) -> None:
+    Args:
+        decoder: of this stream alone.
+        writer: of this stream alone.
+        exact: no event may be skipped; see `must_be_exact`.
+    """
+
+    def __init__(self, decoder: Decoder, writer: Writer, *, exact: bool = False) -> None:
         self._decoder = decoder
         self._writer = writer
+        self._exact = exact
+        self._called = False
+        self._skipped = 0
+        self._lost = False
+        """What was skipped may have been a part of the answer."""
         self._splitter = sse.Splitter()
         self._tail = b""
         self._spoke = False
@@ -63,15 +84,20 @@ class EventReader:
         self._failure: UpstreamFailed | None = None
 
     @property
+    def complete(self) -> bool:
+        """Why the answer ends was seen."""
+        return self._failure is None and self._decoder.complete
+
+    @property
     def finished(self) -> bool:
-        """The answer is complete, or it has failed."""
+        """The answer's last event was seen, or it has failed."""
         return self._decoder.finished or self._failure is not None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that `data` completes.
 
         Raises:
-            UpstreamFailed: the upstream says so, or speaks no such dialect.
+            UpstreamFailed: the upstream says so, or sent what cannot be read where none may be missing.
         """
         if self._failure is not None:
             raise self._failure
@@ -97,28 +123,53 @@ class EventReader:
             chunks = self._chunks(left)
             if self._failure is not None:
                 raise self._failure
-        chunks += self._written(self._decoder.end())
+        chunks += self._written(self._believed(self._decoder.end()))
         if not self._ended:
             raise self._cut_off()
         return chunks
 
     def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
         """Decode and write `events`; an error behind something that was said waits for the next call."""
+        chunks: list[Chunk] = []
         said: list[Event] = []
         for event in events:
-            if self._decoder.finished:
+            if self.finished:
                 break
             try:
-                said += self._decoder.feed(event.data)
+                said += self._believed(self._decoder.feed(event.data) if event.data else [])
             except UpstreamFailed as error:
                 self._failure = error
             except UNREADABLE:
-                self._failure = Unreachable("the upstream sent an event that cannot be read")
-            if self._failure is not None:
-                if not said:
-                    raise self._failure
-                break
-        return self._written(said)
+                chunks += [*self._written(said), *self._skip()]
+                said = []
+        chunks += self._written(said)
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
+
+    def _skip(self) -> list[Chunk]:
+        """Go on without an event that cannot be read, or fail if the answer may need it."""
+        self._skipped += 1
+        needed = not self._decoder.complete
+        if self._skipped > MOST_SKIPPED or (needed and (self._exact or self._called)):
+            self._failure = lost()
+            return []
+        if needed:
+            self._lost = True
+            self._decoder.lose()
+        return [SKIPPED]
+
+    def _believed(self, events: list[Event]) -> list[Event]:
+        """Return `events`, unless they call a tool and a call, or the beginning of this one, may have been lost.
+
+        Raises:
+            Unreachable: they do.
+        """
+        if any(_calls(event) for event in events):
+            self._called = True
+            if self._lost:
+                raise lost()
+        return events
 
     def _written(self, events: list[Event]) -> list[Chunk]:
         self._ended = self._ended or any(isinstance(event, Ended) for event in events)
@@ -137,7 +188,13 @@ class EventReader:
                 continue  # it is no whole JSON; that the stream broke off is true all the same
         if self._spoke:
             return Broke("the upstream's answer broke off before it was complete")
+        if self._skipped:
+            return Unreachable("the upstream sent nothing that can be read")
         return Unreachable("the upstream ended its stream before it said anything")
+
+
+def _calls(event: Event) -> bool:
+    return isinstance(event, ToolBegan | ToolArgued) or (isinstance(event, Ended) and event.reason == "tool_calls")
 
 
 def _is_json(data: bytes) -> bool:

@@ -243,6 +243,15 @@ async def test_a_broken_answer_is_not_kept() -> None:
     assert len(room.answers) == 0
 
 
+async def test_an_answer_that_misses_a_word_is_not_kept() -> None:
+    """The next client may have all of it."""
+    room = Room()
+    room.stream[1] = msgspec.structs.replace(room.stream[1], skipped=1)
+    await room.ask(stream=True)
+    await room.ask(stream=True)
+    assert room.asked == 2
+
+
 async def test_an_answer_whose_client_left_is_not_kept() -> None:
     """Even if it had said its finish: what came after it may be missing."""
     room = Room()

@@ -191,6 +191,7 @@ def test_an_answer_is_complete_when_the_upstream_says_so(pieces, finish):
         ((OPEN, HI), Broke),
         ((OPEN, HI, STOP[:-9]), Broke),
         ((OPEN, HI, event({"content": "B"}, index=1), STOP), Broke),
+        ((OPEN, HI, b'data: {"half\n\n', DONE), Unreachable),
         ((OPEN,), Unreachable),
         ((OPEN, DONE), Unreachable),
         ((DONE,), Unreachable),
@@ -204,6 +205,48 @@ def test_half_an_answer_never_looks_whole(pieces, error):
     with pytest.raises(UpstreamFailed) as raised:
         read(*pieces)
     assert type(raised.value) is error
+
+
+def test_an_answer_is_complete_before_its_stream_is_over():
+    """Then a lost connection loses nothing of it; a usage behind the finish is the last that is waited for."""
+    reader = openai().reader(STREAMED)
+    seen: list[tuple[bool, bool]] = []
+    for piece in (OPEN, HI, STOP, event(usage=USAGE)):
+        reader.feed(piece)
+        seen.append((reader.complete, reader.finished))
+    assert seen == [(False, False), (False, False), (True, False), (True, True)]
+    assert reader.feed(b'data: {"half') == reader.end() == []
+
+
+def test_usage_before_the_finish_is_not_the_end():
+    """Some say with every event what was used so far."""
+    reader = openai().reader(STREAMED)
+    for piece in (OPEN, event({"content": "Hi"}, usage=USAGE), event({}, "stop", usage=USAGE)):
+        reader.feed(piece)
+        assert not reader.finished
+    assert reader.complete
+
+
+def test_what_was_asked_for_besides_is_waited_for():
+    """Several answers may come one after the other, and OpenAI's moderation comes behind the usage."""
+    two = attempt({"stream": True, "messages": [], "n": 2}, "m")
+    reader = openai().reader(two)
+    reader.feed(OPEN + HI + STOP + event(usage=USAGE))
+    assert not reader.complete and not reader.finished
+    with pytest.raises(Broke):
+        reader.end()
+    reader = openai().reader(attempt({"stream": True, "messages": [], "moderation": {"model": "o"}}, "m"))
+    reader.feed(OPEN + HI + STOP + event(usage=USAGE))
+    assert not reader.complete and not reader.finished
+    reader.feed(event(moderation={"input": {}}))
+    assert reader.complete
+
+
+def test_an_answer_that_failed_is_not_complete():
+    """An error behind the finish is an error."""
+    reader = openai().reader(STREAMED)
+    reader.feed(OPEN + HI + STOP + b'data: {"error":{"message":"no","code":500}}\n\n')
+    assert (reader.complete, reader.finished) == (False, True)
 
 
 def test_several_answers_each_come_to_their_end():
@@ -296,18 +339,18 @@ def test_nothing_is_read_behind_the_end():
 
 @pytest.mark.parametrize("name", ["tool_calls", "choices"])
 @pytest.mark.parametrize("value", [7, "x", [7], {}])
-def test_what_is_none_of_the_dialect_is_an_error_not_a_crash(name, value):
-    """Whatever an upstream sends, a client gets a sentence."""
+def test_what_is_none_of_the_dialect_is_skipped_and_told(name, value):
+    """Whatever an upstream sends, it is no crash of ours, and no secret."""
     said = event({"tool_calls": value}) if name == "tool_calls" else event(choices=value)
-    with pytest.raises(Unreachable, match="cannot be read"):
-        read(OPEN, said, STOP)
+    chunks = read(OPEN, said, HI, STOP)
+    assert "".join(chunk.text for chunk in chunks) == "Hi"
+    assert sum(chunk.skipped for chunk in chunks) == 1
 
 
 @pytest.mark.parametrize("bad", [b"\xff", b"{", b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"[]", b"7"])
-def test_what_cannot_be_read_is_an_error_not_a_crash(bad):
-    """No UTF-8, no JSON, nested without end, no object."""
-    with pytest.raises(Unreachable, match="cannot be read"):
-        read(OPEN, b"data: " + bad + b"\n\n", STOP)
+def test_what_cannot_be_read_is_skipped_or_an_error(bad):
+    """No UTF-8, no JSON, nested without end, no object: of a stream a part, of a whole answer all of it."""
+    assert sum(chunk.skipped for chunk in read(OPEN, b"data: " + bad + b"\n\n", HI, STOP)) == 1
     with pytest.raises(Unreachable, match="no completion"):
         openai().whole(STREAMED, bad)
 
@@ -414,6 +457,15 @@ def test_reasoning_tokens_are_added_only_where_the_total_says_that_they_are_miss
         counted = openai(vendor="xai").whole(STREAMED, whole({"content": "x"}, usage=used)).usage
         assert (counted.completion_tokens, counted.reasoning_tokens) == (completion, 3)
     assert openai().whole(STREAMED, whole({"content": "x"}, usage=apart)).usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize("odd", [True, "much", {}, []])
+def test_a_stated_cost_that_is_no_number_is_none(odd):
+    """An upstream's slip is no crash of ours."""
+    beside = {"cost": 1, "is_byok": True, "cost_details": {"upstream_inference_cost": odd}}
+    for said, cost_nusd in (({"cost": odd}, None), (beside, 10**9)):
+        body = whole({"content": "x"}, usage={**USAGE, **said})
+        assert openai(vendor="openrouter").whole(STREAMED, body).usage.stated_cost_nusd == cost_nusd
 
 
 def test_a_stated_cost_is_believed_only_of_vendors_that_state_dollars():

@@ -14,6 +14,8 @@ class Words:
     """A dialect of JSON strings: `"!busy"` is an error, `"."` the end."""
 
     finished = False
+    complete = False
+    losses = 0
     _begun = False
 
     def feed(self, data: bytes) -> list[Event]:
@@ -23,12 +25,15 @@ class Words:
         begun: list[Event] = [] if self._begun else [Began("id", "model")]
         self._begun = True
         if word == ".":
-            self.finished = True
+            self.finished = self.complete = True
             return [*begun, Ended("stop")]
         return [*begun, Said(word)] if word else begun
 
     def end(self) -> list[Event]:
         return []
+
+    def lose(self) -> None:
+        self.losses += 1
 
 
 @pytest.fixture
@@ -86,9 +91,10 @@ def test_the_last_event_may_lack_its_blank_line(reader):
 
 
 def test_what_is_no_dialect_is_an_upstream_that_cannot_be_used(reader):
-    """A proxy's page in a stream must not become a 500 of ours."""
-    with pytest.raises(Unreachable):
-        reader.feed(b"data: <html>\n\n")
+    """A proxy's page in a stream must not become a 500 of ours, nor an answer."""
+    assert all(chunk.silent for chunk in reader.feed(b"data: <html>\n\n"))
+    with pytest.raises(Unreachable, match="nothing that can be read"):
+        reader.end()
 
 
 def test_an_event_without_end_does_not_fill_our_memory(reader, monkeypatch):
