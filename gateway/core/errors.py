@@ -3,7 +3,7 @@
     GatewayError
     ├─ Refused           we said no, nobody was asked
     │    BadRequest 400 · Unauthorized 401 · Forbidden 403 · UnknownModel 404 · WrongMethod 405
-    │    TooLarge 413 · LimitReached 429 · Unavailable 503
+    │    TooLarge 413 · LimitReached 429 · Unavailable 503 (of which Overloaded)
     └─ UpstreamFailed    an upstream was asked
          Unreachable 502 · TimedOut 504 · Busy 429 · Rejected (their 4xx, passed on) · Broke (after the first chunk)
 
@@ -124,6 +124,12 @@ class Unavailable(Refused):
     kind = "server_error"
     code = "unavailable"
     retry_helps = True
+
+
+class Overloaded(Unavailable):
+    """As many calls are under way as may be, and this one cannot wait, or has waited long enough."""
+
+    code = "overloaded"
 
 
 class UpstreamFailed(GatewayError):
