@@ -127,17 +127,15 @@ def test_a_full_queue_makes_room_for_a_caller_with_fewer():
     """At the cost of the newest call of the caller with the most; those it would only change places with stay."""
 
     async def story():
-        house = House(max_calls=1, queue=4)
-        _, *flood = await house.come(*"aaaaa")
-        one, two, three = await house.come(*"bbb")
-        assert [client.status for client in flood] == [None, None, 503, 503]
-        assert [client.status for client in (one, two, three)] == [None, None, 503]
-        (last,) = await house.come("a")
-        assert last.status == 503 and house.counts == (1, 4)
-        await house.come(*"cd")
-        assert [client.status for client in (*flood, one, two)].count(503) == 4 and house.counts == (1, 4)
-        for client in (*house.served, *flood, one):
-            await finish(client)
+        house = House(max_calls=1, queue=3)
+        first, *flood = await house.come(*"aaaaa")
+        assert [client.status for client in flood] == [None, None, None, 503]
+        others = await house.come(*"bbacd")
+        assert [client.status for client in flood] == [None, 503, 503, 503]
+        assert [client.status for client in others] == [None, 503, 503, None, 503]
+        assert house.counts == (1, 3)
+        await finish(first, flood[0], others[0], others[3])
+        assert house.served == [first, flood[0], others[0], others[3]] and house.counts == (0, 0)
 
     hastily(story())
 
