@@ -3,7 +3,7 @@
     GatewayError
     ├─ Refused           we said no, nobody was asked
     │    BadRequest 400 · Unauthorized 401 · Forbidden 403 · UnknownModel 404 · WrongMethod 405
-    │    TooLarge 413 · LimitReached 429 · Unavailable 503 · Resting 503
+    │    TooLarge 413 · LimitReached 429 · Unavailable 503 (of which Overloaded, Resting)
     └─ UpstreamFailed    an upstream was asked
          Unreachable 502 · TimedOut 504 · Busy 429 · Rejected (their 4xx, passed on) · Broke (after the first chunk)
          Outrun (another attempt spoke first)
@@ -136,6 +136,12 @@ class Resting(Unavailable):
     """Whoever could answer has failed so often, or asked for patience, that it is not asked at the moment."""
 
     code = "upstream_resting"
+
+
+class Overloaded(Unavailable):
+    """As many calls are under way as may be, and this one cannot wait, or has waited long enough."""
+
+    code = "overloaded"
 
 
 class UpstreamFailed(GatewayError):

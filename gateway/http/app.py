@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 from gateway import __version__
 from gateway.core.errors import GatewayError
 from gateway.http.admin import ReloadReader
+from gateway.http.admission import Admission, Admitted
 from gateway.http.answers import error_answer
 from gateway.http.docs import UI, openapi_json, redoc, swagger
 from gateway.http.edge import Edge, is_no_news
@@ -31,9 +32,11 @@ KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 
 def make_app(live: Live) -> ASGIApp:
     """Return the ASGI app that serves the configuration `live` holds."""
+    admission = Admission(live.gateway.server)
+    live.followers.append(lambda gateway: admission.follow(gateway.server))
     app = Litestar(
         route_handlers=[
-            call_route(live, read_chat, "/v1/chat/completions"),
+            call_route(live, read_chat, "/v1/chat/completions", admission=admission),
             call_route(live, read_models, "/v1/models", and_below=True),
             call_route(live, ReloadReader(live), "/admin/reload"),
             *(welcome, health, ready, alive, metrics, info),
@@ -53,16 +56,22 @@ def make_app(live: Live) -> ASGIApp:
         debug=False,
     )
     app.state.live = live
+    app.state.admission = admission
     logging.getLogger("uvicorn.error").addFilter(is_no_news)
     return Observed(app, live)
 
 
-def call_route(live: Live, reader: CallReader, path: str, *, and_below: bool = False) -> ASGIRouteHandler:
+def call_route(
+    live: Live, reader: CallReader, path: str, *, and_below: bool = False, admission: Admission | None = None
+) -> ASGIRouteHandler:
     """Return a route whose requests are calls: answered at the edge, whatever their method.
 
-    `and_below` takes every path below too; what is left of it is the request's path then.
+    `and_below` takes every path below too; what is left of it is the request's path then. `admission` is for calls
+    that ask upstreams: they have to be let in.
     """
-    return asgi(path, is_mount=and_below, copy_scope=False)(Edge(live, reader).__call__)
+    edge = Edge(live, reader)
+    app = edge if admission is None else Admitted(edge, admission)
+    return asgi(path, is_mount=and_below, copy_scope=False)(app.__call__)
 
 
 def refuse(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:

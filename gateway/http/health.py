@@ -7,6 +7,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 
 from gateway import __version__
+from gateway.http.admission import Admission
 from gateway.http.observed import exposition
 from gateway.http.page import page
 from gateway.settings.build import Gateway
@@ -37,6 +38,7 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
 def health(state: State) -> dict[str, Any]:
     """Return the state of the gateway and of what it depends on. Never asks an upstream: health costs nothing."""
     live: Live = state.live
+    admission: Admission = state.admission
     gateway = live.gateway
     return {
         "status": "draining" if live.draining else "degraded" if "gone" in (live.redis, live.database) else "ok",
@@ -45,6 +47,7 @@ def health(state: State) -> dict[str, Any]:
         "uptime_s": round(gateway.clock.now() - live.began_s, 1),
         "redis": live.redis,
         "database": live.database,
+        "calls": {"under_way": admission.under_way, "waiting": admission.waiting},
         **_inside(
             gateway,
             providers={"on": gateway.providers_on, "off": gateway.providers_off},

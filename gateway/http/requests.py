@@ -98,12 +98,17 @@ def _require_key_for_much(gateway: Gateway, headers: Headers) -> None:
     Raises:
         Unauthorized: keys are asked for, and this is none.
     """
-    length = headers.get("content-length")
-    if not gateway.has_auth or (length.isdecimal() and int(length) <= LARGE_BODY):
+    if not gateway.has_auth or not has_large_body(headers):
         return
-    credential = _credential(headers).reveal()
+    credential = credential_of(headers).reveal()
     if credential.count(".") != 2 and (not credential or gateway.resources.keys.find(credential) is None):
         raise Unauthorized("no such API key")
+
+
+def has_large_body(headers: Headers) -> bool:
+    """Tell whether the body is larger than `LARGE_BODY`, or of a length that nobody said."""
+    length = headers.get("content-length")
+    return not length.isdecimal() or int(length) > LARGE_BODY
 
 
 def require_method(scope: HTTPScope, allowed: str) -> None:
@@ -180,7 +185,7 @@ def new_call(gateway: Gateway, headers: Headers, body: Body, id: str, operation:
         deadline_s=now + min(total_s, _patience_s(headers)),
         clock=gateway.clock,
         route=route,
-        credential=_credential(headers),
+        credential=credential_of(headers),
         trace=trace if TRACEPARENT.fullmatch(trace) else "",
     )
 
@@ -239,7 +244,7 @@ def _check_messages(raw: Raw | None) -> None:
         raise BadRequest("messages: at least one is needed", param="messages", code="empty_array")
 
 
-def _credential(headers: Headers) -> Secret:
+def credential_of(headers: Headers) -> Secret:
     """Return what the client presents: OpenAI's header, Anthropic's or Azure's."""
     scheme, _, value = headers.get("authorization").partition(" ")
     if scheme.lower() == "bearer" and value:

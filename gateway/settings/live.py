@@ -131,6 +131,8 @@ class Live:
         self.draining = False
         self._problem = ""
         self._retired: list[Engine] = []
+        self.followers: list[Callable[[Gateway], None]] = []
+        """Who go by the configuration outside its graph: told when another serves."""
         self.gateway: Gateway = self._built(source)
         self._take_up(self.gateway)
 
@@ -193,6 +195,8 @@ class Live:
                 self.gateway = gateway
                 self._take_up(gateway)
                 self._retired = [engine for engine in self._retired if engine.busy] + [old.engine]
+                for follow in self.followers:
+                    follow(gateway)
                 self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
                 if fixed := [name for name in FIXED if getattr(old.server, name) != getattr(gateway.server, name)]:

@@ -188,6 +188,12 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest request that is read."""
     drain: Duration = Duration(30)
     """At a stop, how long calls that are under way may still take."""
+    max_calls: Count = 1000
+    """How many calls may be under way at a time, in each worker; those that come later wait for a place."""
+    queue: Annotated[int, Meta(ge=0)] = 500
+    """How many may wait, in each worker; callers take turns. More are refused (503), of the caller with the most."""
+    queue_wait: Duration = Duration(5)
+    """How long a call may wait before it is refused (503)."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
