@@ -11,6 +11,7 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Silent()                         nothing at all, until the client leaves
     Slow("Hello", first_s=0.1, between_s=0.01)
     Stalls("one two", after_events=2)    a stream that falls silent, until the client leaves
+    Floods(megabytes=50)             a stream that is long, as fast as it is taken
     Pings()                          a stream of nothing but comments, until the client leaves
     Cut("one two", after_events=2)   a stream that is closed before its end
     InBand("Hello", "overloaded")    a stream that says its text and then that it failed
@@ -37,6 +38,7 @@ __all__ = [
     "Busy",
     "Cut",
     "Fails",
+    "Floods",
     "Gone",
     "Html",
     "InBand",
@@ -99,6 +101,13 @@ class Stalls:
 
 
 @dataclass(frozen=True)
+class Floods:
+    """A stream of so much, in pieces of 16 KB; each is written when the one before it has left."""
+
+    megabytes: int = 50
+
+
+@dataclass(frozen=True)
 class Pings:
     """A stream of comments."""
 
@@ -143,7 +152,7 @@ def Tool(name: str, arguments: dict[str, Any] | None = None) -> Says:
     return Says(tool=name, arguments=arguments or {})
 
 
-Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Pings | Cut | InBand | Resets | Raw
+Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Floods | Pings | Cut | InBand | Resets | Raw
 
 
 @dataclass(frozen=True)
@@ -319,6 +328,8 @@ class _Connection(asyncio.Protocol):
             case Stalls():
                 await self._stream(events(Says(step.text), asked)[: step.after_events])
                 await self._forever()
+            case Floods():
+                await self._flood(step.megabytes, asked)
             case Pings():
                 await self._write(_STREAM_HEAD)
                 while True:
@@ -353,6 +364,11 @@ class _Connection(asyncio.Protocol):
         for event in said:
             await self._event(event)
             await asyncio.sleep(between_s)
+
+    async def _flood(self, megabytes: int, asked: Asked) -> None:
+        first, piece, *closing, last = events(Says("x" * 16_000), asked)
+        await self._stream([first, *[piece] * (megabytes * 2**20 // len(piece)), *closing])
+        await self._event(last, ends=True)
 
     async def _event(self, event: bytes, *, ends: bool = False) -> None:
         self.events += 1

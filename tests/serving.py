@@ -153,7 +153,9 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Started]:
+def started(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, start_new_session: bool = False
+) -> Iterator[Started]:
     """Run `gateway serve` with `arguments`, in `folder`, until the block ends."""
     log = folder / "gateway.log"
     clean = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
@@ -164,6 +166,7 @@ def started(folder: Path, *arguments: str, environment: dict[str, str] | None = 
             stderr=subprocess.STDOUT,
             cwd=folder,
             env={**clean, **(environment or {})},
+            start_new_session=start_new_session,
             text=True,
         )
     try:

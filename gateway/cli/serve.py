@@ -1,26 +1,22 @@
 """`gateway serve`: one process, or a supervisor and its workers."""
 
 import asyncio
-import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import socket
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import click
 import structlog
-import uvicorn
 import uvloop
 
+from gateway.cli.server import Server
 from gateway.cli.startpage import start_page
-from gateway.cli.supervisor import Supervisor
+from gateway.cli.supervisor import CUT, Supervisor
 from gateway.core.shipped import shipped
-from gateway.http.app import make_app
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live
 from gateway.settings.process import Process
@@ -28,8 +24,6 @@ from gateway.settings.process import Process
 log = logging.getLogger("gateway")
 
 WATCH_EVERY_S = 1.0
-KEEP_ALIVE_S = 75
-"""Longer than a load balancer's (60 s): whoever closes an idle connection, it should not be us."""
 
 
 @click.command()
@@ -51,7 +45,8 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int,
     sock = listen(host or server.host, server.port if port is None else port)
     click.echo(start_page(live.gateway, source.name, sock.getsockname(), workers), err=True)
     if workers > 1:
-        sys.exit(Supervisor(source, sock, workers, watch=watch, drain_s=server.drain).run())
+        calls_s = server.shutdown_delay + server.drain
+        sys.exit(Supervisor(source, sock, workers, watch=watch, calls_s=calls_s).run())
     uvloop.run(_run(live, sock, watching=source if watch else None))
 
 
@@ -77,7 +72,7 @@ async def _run(
     live: Live, sock: socket.socket, *, handover: Handover | None = None, watching: File | None = None
 ) -> None:
     """Serve until a signal says stop; reload when one says so."""
-    server = Server(live, sock)
+    server = Server(live)
     loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
     async def reload() -> None:
@@ -91,9 +86,12 @@ async def _run(
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(stop, server.stop)
-    if handover is not None:
+    if handover is None:
+        loop.add_signal_handler(signal.SIGTERM, server.stop)
+        loop.add_signal_handler(signal.SIGINT, server.stop)
+    else:
+        loop.add_signal_handler(signal.SIGTERM, server.drain)
+        loop.add_signal_handler(CUT, server.cut)
         handover.report(live.gateway.config_id)
         tasks.add(asyncio.ensure_future(_stop_when_orphaned(server)))
     if watching is not None:
@@ -104,35 +102,6 @@ async def _run(
     finally:
         for task in tasks:
             task.cancel()
-
-
-class Server(uvicorn.Server):
-    """uvicorn, stopped by us: it would raise the signal again when it is done, and exit with it instead of 0."""
-
-    def __init__(self, live: Live, sock: socket.socket) -> None:
-        super().__init__(
-            uvicorn.Config(
-                make_app(live),
-                http="httptools",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=math.ceil(live.gateway.server.drain),
-            )
-        )
-        self._live = live
-
-    def stop(self) -> None:
-        """Take no more calls, finish those that run; asked twice, stop at once."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self._live.draining = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals to the loop's handlers."""
-        yield
 
 
 async def _watch(file: File, live: Live) -> None:
@@ -150,7 +119,7 @@ async def _stop_when_orphaned(server: Server) -> None:
     parent = os.getppid()
     while os.getppid() == parent:  # noqa: ASYNC110 no event tells of a parent's death everywhere
         await asyncio.sleep(1.0)
-    server.stop()
+    server.drain()
 
 
 def open_config(path: Path | None) -> File:

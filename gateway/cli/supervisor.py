@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from gateway.cli.server import ENDINGS_S, TOLD_S
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live, Snapshot, read_text
 from gateway.settings.process import Process
@@ -26,10 +27,13 @@ from gateway.settings.process import Process
 log = logging.getLogger("gateway")
 
 LOOK_EVERY_S = 1.0
-HELD_BACK = {signal.SIGHUP}
-"""Workers start with it blocked, and take it when they can: one that came too soon would end them."""
-LAST_WRITES_S = 8.0
-"""When its calls are over, a worker still writes their records, for 5 s at most."""
+HELD_BACK = {signal.SIGHUP, signal.SIGINT}
+"""Workers start with these blocked. They take the first when they can: one that came too soon would end them. The
+second, which a terminal sends to everybody at once, they never take: the supervisor says when to stop."""
+CUT = signal.SIGUSR1
+"""Tells a worker to wait for no call any more. No second SIGTERM: a service manager may send one beside ours."""
+LAST_WRITES_S = TOLD_S + ENDINGS_S + 2.0
+"""What a worker takes at most when its calls' time is over."""
 RESTART_PAUSE_S = 1.0
 """Between two starts of a worker that dies at once, so that a broken machine is not kept busy by it."""
 
@@ -37,13 +41,21 @@ RESTART_PAUSE_S = 1.0
 class Supervisor:
     """Starts workers, and keeps them."""
 
-    def __init__(self, config: File, sock: socket.socket, workers: int, *, watch: bool, drain_s: float) -> None:
-        """Take over a socket that listens and a configuration that was checked."""
+    def __init__(self, config: File, sock: socket.socket, workers: int, *, watch: bool, calls_s: float) -> None:
+        """Take over a socket that listens and a configuration that was checked.
+
+        Args:
+            config: the configuration.
+            sock: the socket.
+            workers: how many.
+            watch: reload when the file changes.
+            calls_s: at a stop, how long a worker may still take and finish calls.
+        """
         self._config = config
         self._socket = sock
         self._count = workers
         self._watch = watch
-        self._drain_s = drain_s
+        self._calls_s = calls_s
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-"))
         self._metrics = self._folder / "metrics"
         self._handover = Handover(self._folder, config.name)
@@ -58,14 +70,14 @@ class Supervisor:
         wake = self._catch_signals()
         seen = self._config.version()
         try:
-            while not {signal.SIGTERM, signal.SIGINT} & set(self._signals):
+            while not self._times_stopped():
                 self._keep_workers()
                 select.select([wake], [], [], LOOK_EVERY_S)
                 _drain(wake)
                 changed = self._watch and self._config.version() != seen
                 if changed or signal.SIGHUP in self._signals:
                     seen = self._config.version()
-                    self._signals = [s for s in self._signals if s != signal.SIGHUP]
+                    self._forget(signal.SIGHUP)
                     self._reload()
             return self._stop()
         finally:
@@ -140,13 +152,26 @@ class Supervisor:
         for process in self._workers.values():
             process.send_signal(signal.SIGHUP)
 
+    def _times_stopped(self) -> int:
+        return self._signals.count(signal.SIGTERM) + self._signals.count(signal.SIGINT)
+
+    def _forget(self, number: int) -> None:
+        """Forget a signal that was acted on. In place: one may come at any moment, and must not be lost."""
+        while number in self._signals:
+            self._signals.remove(number)
+
     def _stop(self) -> int:
-        """Let every worker finish, within the time it has; then end it. Who comes now is refused, not kept waiting."""
+        """Let every worker finish, within the time it has; then end it. Told again, have them cut what they do."""
         self._socket.close()
         for process in self._workers.values():
             process.terminate()
-        until_s = time.monotonic() + self._drain_s + LAST_WRITES_S
+        until_s = time.monotonic() + self._calls_s + LAST_WRITES_S
+        cut = False
         while self._workers and time.monotonic() < until_s:
+            if self._times_stopped() > 1 and not cut:
+                cut = True
+                for process in self._workers.values():
+                    process.send_signal(CUT)
             for pid, process in list(self._workers.items()):
                 if process.poll() is not None:
                     del self._workers[pid]

@@ -20,6 +20,8 @@ from gateway.http.edge import new_id
 from gateway.settings.live import Live
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+CLOSE = (b"connection", b"close")
+"""Before a stop every answer says so: a client that connects anew is led elsewhere."""
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 REQUESTS = Counter("http_requests", "HTTP requests.", ["method", "path", "status"])
@@ -51,6 +53,8 @@ class Observed:
                 status = message["status"]
                 if not any(name == b"x-request-id" for name, _ in message["headers"]):
                     message["headers"] = [*message["headers"], *self._headers(began_s)]
+                if self._live.draining and CLOSE not in message["headers"]:
+                    message["headers"] = [*message["headers"], CLOSE]
             await send(message)
 
         try:

@@ -24,8 +24,10 @@ from gateway.store.recorder import Unusable
 
 log = logging.getLogger("gateway")
 
-FIXED = ("host", "port", "drain")
+FIXED = ("host", "port", "shutdown_delay", "drain")
 """Options of `server` that a running process cannot change."""
+SETTLE_S = 3.0
+"""At the stop, how long the endings of calls may take; what Redis does not take in time, its leases give back."""
 
 
 class Source(Protocol):
@@ -172,9 +174,17 @@ class Live:
             self.draining = True
             if self._warming is not None:
                 self._warming.cancel()
-            for engine in (*self._retired, self.gateway.engine):
-                await engine.settle()
+            await self._settle()
             await self._process.close()
+
+    async def _settle(self) -> None:
+        """Wait until every ending has run, but not for ever: what they leave must still be written."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                for engine in (*self._retired, self.gateway.engine):
+                    await engine.settle()
+        except TimeoutError:
+            log.error("at the stop, endings of calls took longer than %g s, and were cut", SETTLE_S)
 
     async def reload(self) -> str:
         """Serve the configuration as it now is; return its id.

@@ -186,8 +186,10 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The port to listen on; 0: any that is free."""
     max_body: Size = Size(32_000_000)
     """The largest request that is read."""
+    shutdown_delay: Duration = Duration(0)
+    """At a stop, how long calls are still taken while `/ready` says 503: what a load balancer needs to notice."""
     drain: Duration = Duration(30)
-    """At a stop, how long calls that are under way may still take."""
+    """Then, how long calls that are under way may still take."""
     max_calls: Count = 1000
     """How many calls may be under way at a time, in each worker; those that come later wait for a place."""
     queue: Annotated[int, Meta(ge=0)] = 500

@@ -1,0 +1,215 @@
+"""A gateway that is told to stop: whoever was let in is served, whoever comes too late learns it at the door."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from tests.lean import Lean
+from tests.script import ScriptedUpstream, Silent, Slow
+from tests.serving import mock_config, started
+
+CHAIN = "chain: [{use: log, format: json}, {use: metrics}, {use: cost}, {use: retry}]"
+LONG = Slow(" ".join(f"word{i}" for i in range(600)), between_s=0.1)
+"""A stream of a minute."""
+SHORT = Slow("a stream of some ten words that take two seconds", between_s=0.2)
+
+
+@pytest.fixture
+async def upstream():
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(upstream, folder, workers=1, server="drain: 20s", **more):
+    """A gateway process that keeps a record of its calls."""
+    config = mock_config(upstream.url, CHAIN, f"server: {{{server}}}\ndatabase: sqlite:///{folder}/calls.db\n")
+    (folder / "gateway.yaml").write_text(config)
+    with started(folder, "--workers", str(workers), **more) as gateway:
+        await asyncio.to_thread(gateway.until_ready, workers)
+        yield gateway
+
+
+async def ended(gateway, within_s=30):
+    """Return the exit status. No process may be left."""
+    status = await asyncio.to_thread(gateway.process.wait, within_s)
+    for pid in workers_of(gateway):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    return status
+
+
+def workers_of(gateway):
+    return [int(pid) for pid in re.findall(r"worker (\d+) starts", gateway.said)]
+
+
+def rows(folder, columns):
+    with contextlib.closing(sqlite3.connect(folder / "calls.db")) as database:
+        return sorted(database.execute(f"SELECT {columns} FROM calls WHERE model = 'mock'").fetchall())
+
+
+def logged(gateway):
+    """The log's lines of calls to `mock`, oldest first."""
+    lines = [json.loads(line) for line in gateway.said.splitlines() if '"event":"call"' in line]
+    return [line for line in lines if line["model"] == "mock"]
+
+
+async def streaming(upstream, gateway, step):
+    """Begin a stream, and return its connection once the first words are here."""
+    asked = upstream.asked
+    upstream.will(step)
+    client = await Lean.open(gateway.url)
+    client.send(stream=True)
+    await upstream.until(lambda: upstream.asked > asked and any(c.events > 2 for c in upstream.connections), 10)
+    return client
+
+
+async def asking_on(client):
+    """Call again and again on one connection until an answer says that it was the last; return all answers."""
+    answers = [await client.ask("an echo", model="echo")]
+    while not answers[-1].last:
+        await asyncio.sleep(0.15)
+        answers.append(await client.ask("an echo", model="echo"))
+    client.close()
+    return answers
+
+
+async def refused(gateway):
+    """Wait until nobody new is let in."""
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                (await Lean.open(gateway.url)).close()
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_who_was_let_in_is_served_and_who_comes_late_is_refused(upstream, tmp_path, workers):
+    """The stream ends with `[DONE]`, busy connections get answers and are told to leave, the call is recorded."""
+    async with gateway_of(upstream, tmp_path, workers) as gateway:
+        busy = [asyncio.ensure_future(asking_on(await Lean.open(gateway.url))) for _ in range(6)]
+        stream = await streaming(upstream, gateway, SHORT)
+        gateway.process.send_signal(signal.SIGTERM)
+        await refused(gateway)
+        for answers in await asyncio.gather(*busy):
+            assert all(answer.status == 200 and answer.done for answer in answers)
+        answer = await stream.answer()
+        assert answer.status == 200 and answer.done and b"seconds" in answer.body
+        stream.close()
+        assert await ended(gateway) == 0
+        assert [line["outcome"] for line in logged(gateway)] == ["finished"]
+    assert rows(tmp_path, "outcome, finish_reason, stream") == [("finished", "stop", 1)]
+
+
+async def test_open_connections_see_that_it_drains(upstream, tmp_path):
+    """A probe gets its 503, a call its answer, a first request too; each is the last on its connection."""
+    async with gateway_of(upstream, tmp_path) as gateway:
+        probe, caller, new = [await Lean.open(gateway.url) for _ in range(3)]
+        assert (await probe.get("/ready")).status == 200
+        assert not (await caller.ask()).last
+        stream = await streaming(upstream, gateway, SHORT)
+        gateway.process.send_signal(signal.SIGTERM)
+        await refused(gateway)
+        ready = await probe.get("/ready")
+        assert (ready.status, ready.last) == (503, True)
+        assert json.loads(ready.body) == {"status": "draining"}
+        for client in (caller, new):
+            answer = await client.ask()
+            assert answer.done and answer.last and await client.read(1) == b""
+        assert (await stream.answer()).done
+        assert await ended(gateway) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_a_load_balancer_is_given_time_to_notice(upstream, tmp_path, workers):
+    """`shutdown_delay`: new connections are taken, `/ready` says 503 to them, nobody keeps one; then it drains."""
+    async with gateway_of(upstream, tmp_path, workers, "shutdown_delay: 2s, drain: 20s") as gateway:
+        gateway.process.send_signal(signal.SIGTERM)
+        begun_s, statuses = time.monotonic(), []
+        while statuses[-3 * workers :] != [503] * 3 * workers:
+            probe = await Lean.open(gateway.url)
+            statuses.append((await probe.get("/ready")).status)
+            probe.close()
+        caller = await Lean.open(gateway.url)
+        answer = await caller.ask()
+        assert answer.done and answer.last
+        caller.close()
+        await refused(gateway)
+        assert time.monotonic() - begun_s > 1.5
+        assert await ended(gateway) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_a_stream_that_takes_too_long_is_cut_and_told(upstream, tmp_path, workers):
+    """`drain` is over: an error event, no `[DONE]`; what it used is kept, and the stop was in order."""
+    async with gateway_of(upstream, tmp_path, workers, "drain: 1s") as gateway:
+        stream = await streaming(upstream, gateway, LONG)
+        gateway.process.send_signal(signal.SIGTERM)
+        answer = await stream.answer()
+        stream.close()
+        assert b"word0" in answer.body and b"[DONE]" not in answer.body and b'"stop"' not in answer.body
+        assert b'"error"' in answer.body
+        assert await ended(gateway) == 0
+    (row,) = rows(tmp_path, "outcome, usage_estimated, prompt_tokens > 0, completion_tokens > 0, cost_nusd > 0")
+    assert row[0] != "finished" and row[1:] == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_told_twice_it_stops_at_once(upstream, tmp_path, workers, second):
+    """Whoever asks again does not want to wait for `drain`; what was used is kept all the same."""
+    async with gateway_of(upstream, tmp_path, workers, "drain: 60s") as gateway:
+        stream = await streaming(upstream, gateway, LONG)
+        gateway.process.send_signal(signal.SIGTERM)
+        await refused(gateway)
+        gateway.process.send_signal(second)
+        assert not (await stream.answer()).done
+        stream.close()
+        assert await ended(gateway, within_s=20) == 0
+    assert rows(tmp_path, "completion_tokens > 0") == [(1,)]
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_every_process_at_once_is_one_stop(upstream, tmp_path, told):
+    """So a terminal sends Ctrl-C, and systemd SIGTERM: the workers hear it twice, and are not to hurry."""
+    async with gateway_of(upstream, tmp_path, 3, start_new_session=True) as gateway:
+        stream = await streaming(upstream, gateway, SHORT)
+        os.killpg(gateway.process.pid, told)
+        assert (await stream.answer()).done
+        stream.close()
+        assert await ended(gateway) == 0
+        assert "Traceback" not in gateway.said
+
+
+async def test_a_call_without_an_answer_is_told_too(upstream, tmp_path):
+    """Its upstream has not said a word when the time is over: an error, of ours, that says to ask again."""
+    async with gateway_of(upstream, tmp_path, server="drain: 500ms") as gateway:
+        upstream.will(Silent())
+        client = await Lean.open(gateway.url)
+        client.send()
+        await upstream.until(lambda: upstream.asked)
+        gateway.process.send_signal(signal.SIGTERM)
+        answer = await client.answer()
+        client.close()
+        assert answer.whole and answer.status == 503 and b'"error"' in answer.body
+        assert await ended(gateway) == 0
+
+
+async def test_a_database_that_is_gone_does_not_keep_it(upstream, tmp_path):
+    """What cannot be recorded within a few seconds is counted as lost, and the process ends."""
+    async with gateway_of(upstream, tmp_path) as gateway:
+        with contextlib.closing(sqlite3.connect(tmp_path / "calls.db")) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            client = await Lean.open(gateway.url)
+            assert (await client.ask()).done
+            client.close()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await ended(gateway, within_s=25) == 0
+        gateway.until_said("1 calls could not be recorded")
