@@ -110,7 +110,8 @@ async def test_a_worker_that_is_killed_loses_its_own_calls_alone(upstream, valke
             assert len(whole) > 1 and all(answer.status == 200 and answer.done for answer in whole)
             assert all(b"end" in answer.body for answer in whole)
             assert not any(answer.done for answer in caller.cut)
-            assert caller.lost + len(caller.cut) == (caller in waiting)
+            assert caller.lost + len(caller.cut) <= (caller in waiting)
+        assert any(caller.lost or caller.cut for caller in callers)
         check_leases(valkey_url, tmp_path.name, most=len(waiting))
         await new_worker_serves(gateway, [pid for pid in pids if pid != victim])
 

@@ -123,7 +123,7 @@ async def test_a_thousand_that_leave_leave_nothing_behind(upstream, monkeypatch)
 
 async def all_gone(before):
     """Wait until no task is left but the server's own, the scripted upstream's, and those that were there before."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while left := [task for task in asyncio.all_tasks() - before if is_ours(task)]:
             await asyncio.wait(left)
 

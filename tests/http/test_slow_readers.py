@@ -1,9 +1,11 @@
 """Clients that read a kilobyte a second: they are waited for, at a bounded price, and the others do not notice."""
 
 import asyncio
+import re
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,5 +75,8 @@ async def typical_s(url):
 
 def resident_bytes(pid):
     """Return the memory that a process takes."""
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status.read_text())[1]) * 1024
     said = subprocess.run(["ps", "-o", "rss=", "-p", f"{pid}"], capture_output=True, text=True, check=True)
     return int(said.stdout) * 1024
