@@ -3,7 +3,7 @@
     GatewayError
     ├─ Refused           we said no, nobody was asked
     │    BadRequest 400 · Unauthorized 401 · Forbidden 403 · UnknownModel 404 · WrongMethod 405
-    │    TooLarge 413 · LimitReached 429 · Unavailable 503 (of which Overloaded, Resting)
+    │    TooLarge 413 · LimitReached 429 · Unavailable 503 (of which Overloaded, Resting, Stopped)
     └─ UpstreamFailed    an upstream was asked
          Unreachable 502 · TimedOut 504 · Busy 429 · Rejected (their 4xx, passed on) · Broke (after the first chunk)
          Outrun (another attempt spoke first)
@@ -142,6 +142,15 @@ class Overloaded(Unavailable):
     """As many calls are under way as may be, and this one cannot wait, or has waited long enough."""
 
     code = "overloaded"
+
+
+class Stopped(Unavailable):
+    """The gateway had to stop before it was done with the call."""
+
+    code = "gateway_stopped"
+
+    def __init__(self) -> None:
+        super().__init__("the gateway had to stop before the answer was complete; ask again", retry_after_s=1.0)
 
 
 class UpstreamFailed(GatewayError):

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 
 from gateway.core.call import Call, Operation
-from gateway.core.errors import Broke, GatewayError, Refused, UpstreamFailed
+from gateway.core.errors import GatewayError, Refused, Stopped, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Outcome, Receipt
 from gateway.core.reply import Chunk, Reply
@@ -40,13 +40,17 @@ class Engine:
         self._endings = set[asyncio.Task[None]]()
         self._open = 0
 
-    def open(self, call: Call) -> "Exchange":
+    def open(self, call: Call, *, is_left: Callable[[], bool] = lambda: True) -> "Exchange":
         """Lend the reply to `call` for the length of an `async with` block; the call ends with the block.
+
+        Args:
+            call: the call.
+            is_left: tells, when the block is cancelled, whether it was because the client has left.
 
         Raises:
             GatewayError: no answer began (on entering), or it broke (while iterating).
         """
-        return Exchange(self, call, self._handlers[call.operation])
+        return Exchange(self, call, self._handlers[call.operation], is_left)
 
     @property
     def busy(self) -> bool:
@@ -77,12 +81,13 @@ class Engine:
 class Exchange:
     """One call, from asking to its end."""
 
-    __slots__ = ("_call", "_engine", "_handler", "_reply")
+    __slots__ = ("_call", "_engine", "_handler", "_is_left", "_reply")
 
-    def __init__(self, engine: Engine, call: Call, handler: Handler) -> None:
+    def __init__(self, engine: Engine, call: Call, handler: Handler, is_left: Callable[[], bool]) -> None:
         self._engine = engine
         self._call = call
         self._handler = handler
+        self._is_left = is_left
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Reply:
@@ -135,6 +140,8 @@ class Exchange:
     def _close(self, error: BaseException | None) -> None:
         call, receipt, reply = self._call, self._call.receipt, self._reply
         receipt.total_s = call.clock.now() - receipt.began_s
+        if isinstance(error, asyncio.CancelledError) and not self._is_left():
+            error = Stopped()
         if receipt.outcome == "open":
             receipt.outcome = _outcome(error, reply)
         if error is not None and not receipt.error:
@@ -152,12 +159,10 @@ def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:
     match error:
         case None:
             return "finished" if reply is not None and reply.rest is None else "abandoned"
+        case UpstreamFailed() | Stopped():
+            return "failed" if reply is None else "broken"
         case Refused():
             return "refused"
-        case Broke():
-            return "broken"
-        case UpstreamFailed():
-            return "failed" if reply is None else "broken"
         case GatewayError():
             return "failed"
         case asyncio.CancelledError():

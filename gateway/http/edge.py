@@ -13,7 +13,7 @@ from typing import Any, cast
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.core.call import Call
-from gateway.core.errors import Broke, GatewayError
+from gateway.core.errors import GatewayError, Stopped
 from gateway.core.reply import Chunk, Reply
 from gateway.http.answers import (
     JSON,
@@ -127,22 +127,19 @@ class Answer:
         except GatewayError as error:
             await self._error(error)
         except asyncio.CancelledError:
-            raise
+            if self.is_unwanted:
+                raise
+            await self._error(Stopped())
         except Exception:
             log.exception("call %s failed by a bug, of ours or of a middleware", self._call.id)
             await self._error(GatewayError(f"the gateway failed at this; its log knows why, under {self._call.id}"))
 
     async def _reply(self) -> None:
-        call, receipt = self._call, self._call.receipt
-        async with self._gateway.engine.open(call) as reply:
-            try:
-                await self._whole(reply) if not call.stream else await self._stream(reply)
-            except asyncio.CancelledError:
-                if self.is_unwanted:
-                    raise
-                raise Broke("the gateway had to stop before the answer was complete", code="gateway_stopped") from None
+        call = self._call
+        async with self._gateway.engine.open(call, is_left=lambda: self.is_unwanted) as reply:
+            await (self._stream(reply) if call.stream else self._whole(reply))
             if self._left:
-                receipt.outcome = "abandoned"
+                call.receipt.outcome = "abandoned"
 
     async def _whole(self, reply: Reply) -> None:
         data = reply.first.data

@@ -72,7 +72,7 @@ async def test_a_tool_is_called_and_answered(served, stream):
 async def test_a_failure_is_tried_again_and_a_cut_is_told(served):
     """Before the first content and after it."""
     gateway, upstream = served
-    upstream.will(Fails(500), "fine", Cut("one two three four", after_events=4))
+    upstream.will(Fails(500), "fine", Cut("one two three four", after_events=3))
     assert (await gateway.http.post("/v1/chat/completions", json=ASK)).headers["x-gateway-attempts"] == "2"
     cut = (await gateway.ask(**ASK, stream=True)).text
     assert '"error"' in cut and "[DONE]" not in cut and '"finish_reason":"stop"' not in cut
