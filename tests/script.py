@@ -13,6 +13,7 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Stalls("one two", after_events=2)    a stream that falls silent, until the client leaves
     Pings()                          a stream of nothing but comments, until the client leaves
     Cut("one two", after_events=2)   a stream that is closed before its end
+    Events(b"data: …", b"…")         a stream of these very events, one by one
     InBand("Hello", "overloaded")    a stream that says its text and then that it failed
     Resets(after=0)                  a TCP reset after so many bytes of the answer, its head included
     Raw(b"...")                      any bytes, and then the connection is closed (or kept)
@@ -36,6 +37,7 @@ __all__ = [
     "Asked",
     "Busy",
     "Cut",
+    "Events",
     "Fails",
     "Gone",
     "Html",
@@ -113,6 +115,14 @@ class Cut:
     after_events: int = 1
 
 
+class Events:
+    """A stream of events as they are, blank lines included."""
+
+    def __init__(self, *events: bytes, between_s: float = 0.01) -> None:
+        self.events = list(events)
+        self.between_s = between_s
+
+
 @dataclass(frozen=True)
 class InBand:
     """A stream that ends in an error."""
@@ -143,7 +153,7 @@ def Tool(name: str, arguments: dict[str, Any] | None = None) -> Says:
     return Says(tool=name, arguments=arguments or {})
 
 
-Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Pings | Cut | InBand | Resets | Raw
+Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Pings | Cut | Events | InBand | Resets | Raw
 
 
 @dataclass(frozen=True)
@@ -327,6 +337,9 @@ class _Connection(asyncio.Protocol):
             case Cut():
                 await self._stream(events(Says(step.text), asked)[: step.after_events])
                 self._leave()
+            case Events():
+                await self._stream(step.events, step.between_s)
+                await self._write(b"0\r\n\r\n")
             case InBand():
                 *said, last = failing(Says(step.text), step.message, step.kind, asked)
                 await self._stream(said)
