@@ -14,6 +14,7 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Floods(megabytes=50)             a stream that is long, as fast as it is taken
     Pings()                          a stream of nothing but comments, until the client leaves
     Cut("one two", after_events=2)   a stream that is closed before its end
+    Events(b"data: …", b"…")         a stream of these very events, one by one
     InBand("Hello", "overloaded")    a stream that says its text and then that it failed
     Resets(after=0)                  a TCP reset after so many bytes of the answer, its head included
     Raw(b"...")                      any bytes, and then the connection is closed (or kept)
@@ -37,6 +38,7 @@ __all__ = [
     "Asked",
     "Busy",
     "Cut",
+    "Events",
     "Fails",
     "Floods",
     "Gone",
@@ -122,6 +124,14 @@ class Cut:
     after_events: int = 1
 
 
+class Events:
+    """A stream of events as they are, blank lines included."""
+
+    def __init__(self, *events: bytes, between_s: float = 0.01) -> None:
+        self.events = list(events)
+        self.between_s = between_s
+
+
 @dataclass(frozen=True)
 class InBand:
     """A stream that ends in an error."""
@@ -152,7 +162,7 @@ def Tool(name: str, arguments: dict[str, Any] | None = None) -> Says:
     return Says(tool=name, arguments=arguments or {})
 
 
-Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Floods | Pings | Cut | InBand | Resets | Raw
+Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Floods | Pings | Cut | Events | InBand | Resets | Raw
 
 
 @dataclass(frozen=True)
@@ -338,6 +348,9 @@ class _Connection(asyncio.Protocol):
             case Cut():
                 await self._stream(events(Says(step.text), asked)[: step.after_events])
                 self._leave()
+            case Events():
+                await self._stream(step.events, step.between_s)
+                await self._write(b"0\r\n\r\n")
             case InBand():
                 *said, last = failing(Says(step.text), step.message, step.kind, asked)
                 await self._stream(said)

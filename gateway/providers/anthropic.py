@@ -19,6 +19,7 @@ from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import messages_request
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
+from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import lost, must_be_exact
 from gateway.wire.chat_request import chat_request
@@ -131,7 +132,7 @@ class Anthropic:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
-        error = error_object(body)
+        error = error_object(without_credentials(body, self._headers))
         return failure(status, headers, error["message"], code=_code(error))
 
 

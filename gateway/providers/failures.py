@@ -13,6 +13,8 @@ from typing import Any, cast
 import msgspec
 
 from gateway.core.errors import Busy, Rejected, TimedOut, Unreachable, UpstreamFailed
+from gateway.providers import context_length
+from gateway.providers.masking import masked
 
 MAX_MESSAGE = 1000
 """Characters of an upstream's message that are passed on."""
@@ -46,9 +48,12 @@ def failure(
         code: the upstream's stable word for it.
         kind: the upstream's type, where it is one of OpenAI's; otherwise it follows from the status.
     """
-    message = brief(message) or f"the upstream answered {status} and did not say why"
+    reason = brief(message)
     if status in (401, 403):
-        return credential_refused(status)
+        return credential_refused(status, reason if status == 403 else "", code or kind or "")
+    message = reason or f"the upstream answered {status} and did not say why"
+    if context_length.is_too_long(status, message, code, kind):
+        return Rejected(message, status=400, code=context_length.CODE)
     if status == 402 or (status == 429 and (code in SPENT or kind in SPENT)):
         # As OpenAI says it: a 402 of the upstream is about our account there, not about the client's.
         spent = Rejected(message, status=429, kind="insufficient_quota", code=code or kind)
@@ -67,14 +72,21 @@ def failure(
     return Unreachable(message, code=code)
 
 
-def credential_refused(status: int) -> UpstreamFailed:
+def credential_refused(status: int, reason: str = "", word: str = "") -> UpstreamFailed:
     """Say that our own key was refused: as a 502, for a 401 would tell the client that its key is bad.
 
-    The upstream's message is left out: some repeat the key.
+    Args:
+        status: of the HTTP answer.
+        reason: why it may not do this, where it is known (a region, a project, a model); keys are masked. Of a key
+            that is not known it is left out, for it is about nothing but the key.
+        word: the upstream's code or type.
     """
+    said = f"{status} {word}" if re.fullmatch(r"[A-Za-z_]{1,50}", word) and masked(word) == word else f"{status}"
+    cure = "check the api_key of this provider"
+    if reason:
+        said, cure = f"{said}: {masked(reason).rstrip('.')}", "check what the api_key of this provider may do"
     error = UpstreamFailed(
-        f"the upstream refused the gateway's own credential ({status}); check the api_key of this provider",
-        code="upstream_auth_failed",
+        f"the upstream refused the gateway's own credential ({said}); {cure}", code="upstream_auth_failed"
     )
     error.elsewhere = True
     error.retryable = False

@@ -18,6 +18,7 @@ from gateway.core.usage import Usage
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
 from gateway.providers.gemini_request import content_request
+from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import must_be_exact
 from gateway.wire.chat_request import chat_request
@@ -119,7 +120,7 @@ class Gemini:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
-        return _failure(status, headers, error_object(body))
+        return _failure(status, headers, error_object(without_credentials(body, self._headers)))
 
 
 def _writer(attempt: Attempt) -> ChatWriter:
@@ -135,7 +136,7 @@ def _failure(status: int, headers: dict[str, str], error: dict[str, Any]) -> Ups
             continue
         fields = cast("dict[str, Any]", detail)
         if fields.get("reason") == "API_KEY_INVALID":  # comes with a 400
-            return credential_refused(status)
+            return credential_refused(status, word="API_KEY_INVALID")
         if match := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(fields.get("retryDelay", ""))):
             headers = {"retry-after": match[1], **headers}
     return failure(status, headers, error["message"], code=code if isinstance(code, str) else None)

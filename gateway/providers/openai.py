@@ -13,6 +13,7 @@ from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import UNREADABLE, brief
+from gateway.providers.masking import without_credentials
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
@@ -142,7 +143,7 @@ class OpenAI:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
-        return failure_of(body, status, headers)
+        return failure_of(without_credentials(body, self._headers), status, headers)
 
     def _renamed(self, attempt: Attempt) -> dict[str, object]:
         """Return the fields that the vendor knows by another name, or must not see (`None`)."""

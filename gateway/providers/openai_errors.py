@@ -44,7 +44,10 @@ def failure_of(body: bytes, status: int = 0, headers: Mapping[str, str] | None =
     """
     error = error_object(body)
     code, kind = _word(error.get("code")), _word(error.get("type"))
-    failed = failure(status or _status(error, code, kind), headers or {}, _message(error), code=code, kind=kind)
+    status = status or _status(error, code, kind)
+    if status == 403 and _is_flagged(error):
+        status, code = 400, "content_filter"
+    failed = failure(status, headers or {}, _message(error), code=code, kind=kind)
     param = error.get("param")
     failed.param = param if isinstance(param, str) else None
     return failed
@@ -70,6 +73,12 @@ def _status(error: dict[str, Any], code: str | None, kind: str | None) -> int:
     if code in SPENT or kind in SPENT:
         return 429
     return _STATUS.get(code or "") or _STATUS.get(kind or "") or 500
+
+
+def _is_flagged(error: dict[str, Any]) -> bool:
+    """Tell whether a moderation refused the prompt: OpenRouter says so by a 403, which elsewhere is about the key."""
+    metadata = error.get("metadata")
+    return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
 def _word(said: object) -> str | None:

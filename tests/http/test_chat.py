@@ -203,11 +203,13 @@ async def test_the_upstreams_own_refusal_is_passed_on(gateway, upstream):
     assert upstream.asked == 1
 
 
-async def test_the_gateways_own_key_is_not_the_clients_fault(gateway, upstream):
-    """A 401 of the upstream is not the client's 401, and its message may carry our key's tail."""
-    upstream.will(Fails(401, {"error": {"message": "Incorrect API key provided: upstream-secret"}}))
+@pytest.mark.parametrize(("status", "reason"), [(401, "(401 invalid_api_key)"), (403, "no mock-1 in Norway for ••••")])
+async def test_the_gateways_own_key_is_not_the_clients_fault(gateway, upstream, status, reason):
+    """A 401 of the upstream is not the client's 401, and its message may carry our key; why is still told."""
+    error = {"message": "no mock-1 in Norway for upstream-secret", "code": "invalid_api_key"}
+    upstream.will(Fails(status, {"error": error}))
     answer = await gateway.ask()
-    assert answer.status_code == 502
+    assert answer.status_code == 502 and reason in answer.json()["error"]["message"]
     assert "upstream-secret" not in answer.text
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.providers.test_golden import STREAMED, Case
-from tests.script import Raw, ScriptedUpstream
-from tests.serving import serving
+from tests.providers.test_golden import GOLDEN, STREAMED, Case
+from tests.script import Events, Raw, ScriptedUpstream
+from tests.serving import mock_config, serving
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ENDS = {"in good order": b"0\r\n\r\n", "by a lost connection": b""}
@@ -76,3 +76,18 @@ async def test_a_cut_stream_never_looks_complete(kind: str, end: str):
                 if finish or not failed:
                     assert "error" not in whole, where
                     assert (text, finish) == (whole["text"], whole["finish_reason"]), where
+
+
+@pytest.mark.parametrize("at", [0, 2])
+async def test_an_event_that_cannot_be_read_is_told_and_the_answer_not_kept(at: int):
+    """Also when it comes before the first word, while nothing has left for the client."""
+    events = pieces((GOLDEN / "openai" / "text-stream" / "answer.sse").read_bytes())
+    odd = Events(*events[:at], b'data: {"half\n\n', *events[at:])
+    chain = "chain: [{use: cache}, {use: retry}]"
+    async with ScriptedUpstream() as upstream, serving(mock_config(upstream.url, chain)) as gateway:
+        for asked in (1, 2):
+            upstream.will(odd)
+            received = await gateway.stream()
+            assert ": x-gateway-skipped: " in received and "[DONE]" in received
+            await gateway.settle()
+            assert upstream.asked == asked

@@ -157,6 +157,18 @@ def test_an_answer_that_calls_a_tool_misses_nothing(dialect):
             read(provider, without(events, lost), tools=[{"type": "function", "function": {"name": "f"}}])
 
 
+@pytest.mark.parametrize("dialect", ["openai", "legacy", "anthropic"])
+def test_a_call_that_lost_a_piece_goes_no_further(dialect):
+    """A client may act on what it has so far."""
+    provider = PROVIDERS["openai" if dialect == "legacy" else dialect]
+    reader = provider.reader(attempt({"stream": True, "messages": []}, "m"))
+    begins = next(at for at, event in enumerate(CALLS[dialect]) if b'"name"' in event)
+    reader.feed(b"".join(CALLS[dialect][: begins + 1]))
+    with pytest.raises(Unreachable, match="cannot be read"):
+        reader.feed(BAD)
+    assert reader.finished
+
+
 @each_dialect
 def test_why_an_answer_ended_is_not_guessed(dialect):
     """A lost finish may have been `length`: the rest of the answer is missing, and looks whole."""
@@ -172,6 +184,8 @@ def test_behind_its_end_an_answer_has_nothing_to_lose():
     chunks = read("openai", [*events, BAD, done])
     assert [chunk.skipped for chunk in chunks if chunk.skipped] == [1]
     assert not sum(chunk.skipped for chunk in read("openai", [*events, BAD[:-2]]))
+    *events, stop = CALLS["anthropic"]
+    assert [chunk.skipped for chunk in read("anthropic", [*events, BAD, stop]) if chunk.skipped] == [1]
 
 
 def test_half_an_event_of_a_stream_that_is_cut_is_not_skipped():
