@@ -60,6 +60,8 @@ class Held(Struct, frozen=True):
     at_s: int
     """The second, on the limiter's own clock, in which it was held."""
     standings: tuple[Standing, ...]
+    waited_s: float = 0.0
+    """How long the shared count was waited for; what this process was busy with meanwhile is not part of it."""
 
 
 class Denied(Struct, frozen=True):

@@ -23,9 +23,9 @@ CONNECT_S = 1.0
 """How long opening a connection may take, TLS and password included; calls do not wait for that."""
 PROBE_EVERY_S = 1.0
 PROBE_KEY = "gateway:probe"
-LATE_S = 0.005
-"""If this process itself was too busy to look in time, what has already arrived is still read: for this long. So a
-command takes its budget and twice this, at most."""
+LOOK_S = 0.002
+"""How often this process looks whether a late reply has come, if it has the time: what it is busy with meanwhile is no
+fault of Redis, and is not counted as waiting for it."""
 QUICK = 2
 """Redis is back when a round trip takes no more than this part of the budget: a half."""
 MOST_AT_ONCE = 512
@@ -45,7 +45,7 @@ class Asked(Struct):
     command: tuple[Any, ...]
     reply: asyncio.Future[Any]
     until_s: float
-    """On the event loop's clock."""
+    """On the line's clock, `waited_s`."""
     more_s: float
     """What it may take on top of the usual."""
     unclaimed: Callable[[Any], None] | None
@@ -78,6 +78,8 @@ class Line:
         alarm: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self.lost = lost
+        self.waited_s = 0.0
+        """How long Redis was waited for, in all: a clock that stands while nothing is under way."""
         self._clock = clock
         self._budget_s = budget_s
         self._use = use
@@ -94,7 +96,7 @@ class Line:
 
     async def open(self) -> None:
         """Connect. If that fails, go on trying in the background."""
-        if (error := await self._unreachable(CONNECT_S)) is not None:
+        if (error := await self._unreachable()) is not None:
             self.lose(error)
 
     async def close(self) -> None:
@@ -130,7 +132,7 @@ class Line:
         if self._probing is not None:
             raise Gone("Redis is gone")
         loop = asyncio.get_running_loop()
-        asked = Asked(command, loop.create_future(), loop.time() + self._budget_s, more_s, unclaimed)
+        asked = Asked(command, loop.create_future(), self.waited_s + self._budget_s, more_s, unclaimed)
         self._waiting.append(asked)
         if self._sending is None:
             self._sending = loop.create_task(self._send())
@@ -163,8 +165,11 @@ class Line:
         trip: asyncio.Task[list[Any]] = asyncio.ensure_future(pipeline.execute(raise_on_error=False))
         trip.add_done_callback(_look_at)
         try:
-            if not await _in_time(trip, self._left_s(batch)):
-                raise TimeoutError(NO_ANSWER)
+            until_s = self._until_s(batch)
+            while not trip.done():
+                if self.waited_s >= until_s:
+                    raise TimeoutError(NO_ANSWER)
+                self.waited_s += await _look(trip)
             replies = trip.result()
         except (RedisError, OSError, TimeoutError) as error:
             self.lose(error)
@@ -178,12 +183,12 @@ class Line:
                 trip.cancel()
                 self._refuse(batch, Gone("the gateway is stopping"))
 
-    def _left_s(self, batch: list[Asked]) -> float:
-        """Return how long a round trip may take: as long as whoever has waited longest still waits; or, with large
-        commands in it, for which nobody is in a hurry, as long as these need."""
+    def _until_s(self, batch: list[Asked]) -> float:
+        """Return when a round trip is late: when whoever has waited longest does not wait any more; or, with large
+        commands in it, for which nobody is in a hurry, when these have had their time."""
         if more_s := sum(asked.more_s for asked in batch):
-            return self._budget_s + more_s
-        return min(asked.until_s for asked in batch) - asyncio.get_running_loop().time()
+            return self.waited_s + self._budget_s + more_s
+        return min(asked.until_s for asked in batch)
 
     def _answer(self, asked: Asked, reply: Any) -> None:
         if isinstance(reply, NoScriptError):
@@ -215,24 +220,26 @@ class Line:
             await self._clock.sleep(PROBE_EVERY_S)
             # Connected, and quick: a command may have to wait for the round trip before its own, and a Redis that is
             # too slow for that would be gone and back every second.
-            if await self._unreachable(CONNECT_S) is None and await self._unreachable(self._budget_s / QUICK) is None:
+            if await self._unreachable() is None and await self._is_quick():
                 break
         self._probing = None
         log.warning("%s: Redis is back", self._use)
 
-    async def _unreachable(self, within_s: float) -> Exception | None:
+    async def _unreachable(self) -> Exception | None:
         """Return why Redis cannot be used: a replica, a full or a loading one will not take a write."""
-        trip: asyncio.Task[Any] = asyncio.ensure_future(self._redis.set(PROBE_KEY, "1", ex=60))
-        trip.add_done_callback(_look_at)
         try:
-            if not await _in_time(trip, within_s):
-                return TimeoutError(NO_ANSWER)
-            trip.result()
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(CONNECT_S):
+                await self._redis.set(PROBE_KEY, "1", ex=60)
+        except (RedisError, OSError, TimeoutError) as error:
             return error
+        return None
+
+    async def _is_quick(self) -> bool:
+        trip: asyncio.Task[Exception | None] = asyncio.ensure_future(self._unreachable())
+        try:
+            return await _in_time(trip, self._budget_s / QUICK) and trip.result() is None
         finally:
             trip.cancel()
-        return None
 
 
 def _client(url: str) -> "Redis":
@@ -256,10 +263,17 @@ def _client(url: str) -> "Redis":
 
 async def _in_time(reply: "asyncio.Future[Any]", left_s: float) -> bool:
     """Wait until `reply` is there, and tell whether it is."""
-    await asyncio.wait((reply,), timeout=max(LATE_S, left_s))
-    if not reply.done():
-        await asyncio.wait((reply,), timeout=LATE_S)
+    while left_s > 0 and not reply.done():
+        left_s -= await _look(reply)
     return reply.done()
+
+
+async def _look(reply: "asyncio.Future[Any]") -> float:
+    """Wait for `reply` for a moment; return for how long, as far as it counts."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await asyncio.wait((reply,), timeout=LOOK_S)
+    return min(LOOK_S, loop.time() - began_s)
 
 
 def _look_at(trip: "asyncio.Task[Any]") -> None:

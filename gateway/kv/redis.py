@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.core.errors import Unavailable
 from gateway.core.resources import Clock, Denied, Held, Meter, Standing, WithoutRedis
-from gateway.kv.line import LATE_S, Gone, Line
+from gateway.kv.line import LOOK_S, Gone, Line
 from gateway.kv.memory import MemoryLimiter
 from gateway.kv.rests import RedisRests
 from gateway.kv.script import Script
@@ -23,8 +23,8 @@ ANSWERS = "gateway:answers:"
 SCRIPT = Path(__file__).with_name("limits.lua").read_text()
 PATIENCE_S = 0.05
 """How long a call waits for Redis, in all, before it goes on without."""
-BUDGET_S = PATIENCE_S - 2 * LATE_S
-"""How long a command may take."""
+BUDGET_S = PATIENCE_S - LOOK_S
+"""How long a command may take, give or take a look."""
 LEASE_S = 30.0
 """How long the places of a process that died are still taken. The living renew theirs three times as often."""
 RENEWED_AT_ONCE = 500
@@ -109,6 +109,7 @@ class RedisStore:
         Raises:
             Unavailable: Redis is gone, and without it nothing may pass.
         """
+        before_s = self._limits.waited_s
         try:
             said = await self._run("hold", id, _lines(asks), unclaimed=partial(self._undo, id, asks))
         except Gone:
@@ -118,7 +119,8 @@ class RedisStore:
         if failing:
             meter, wanted = asks[failing - 1]
             return Denied(meter, wanted, None if said[2] < 0 else said[2] / 1000, standings)
-        held = self._live[id] = Held(id, tuple(asks), said[1], standings)
+        waited_s = self._limits.waited_s - before_s
+        held = self._live[id] = Held(id, tuple(asks), said[1], standings, waited_s)
         return held
 
     async def settle(self, held: Held, tokens: int | None) -> None:

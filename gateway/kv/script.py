@@ -1,6 +1,5 @@
 """A Lua script: one step in Redis, with nothing in between."""
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,9 +32,8 @@ class Script:
         """
         command = (len(keys), *keys, *words)
         ask = partial(self._line.ask, more_s=more_s, unclaimed=unclaimed)
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        before_s = self._line.waited_s
         try:
             return await ask("EVALSHA", self._digest, *command)
         except NoScriptError:
-            return await ask("EVAL", self._text, *command, waited_s=loop.time() - began_s)
+            return await ask("EVAL", self._text, *command, waited_s=self._line.waited_s - before_s)

@@ -97,14 +97,13 @@ class Limits:
         asks = plan.single
         if plan.tokens:
             asks += self._token_asks(call, plan)
-        began_s = call.clock.now()
         held = await self._limiter.hold(call.id, asks)
         if isinstance(held, Held):  # nothing may be awaited between this and `at_end`: the client may leave
             call.at_end(partial(self._settle, held))
         call.receipt.headers.update(headers_of(held.standings))
         if isinstance(held, Denied):
             raise _refusal(held)
-        return await next(call.but(waited_s=call.waited_s + call.clock.now() - began_s))
+        return await next(call.but(waited_s=call.waited_s + held.waited_s) if held.waited_s else call)
 
     async def explain(self, call: Call) -> Mapping[str, object]:
         """Tell how each meter that the call falls under stands."""

@@ -139,6 +139,27 @@ async def test_a_busy_process_does_not_take_redis_for_gone(valkey_url: str) -> N
         assert not store.degraded
 
 
+async def test_a_process_that_is_always_busy_does_not_either(valkey_url: str) -> None:
+    """Of two hundred calls that wait for each other's round trips, none waits for Redis: they wait for us."""
+    meter = a_meter("requests", 1_000)
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.015)
+            await asyncio.sleep(0)
+
+    async with store_of(valkey_url, budget_s=0.05) as store:
+        working = asyncio.ensure_future(busy())
+        asked: list[asyncio.Task[Held | Denied]] = []
+        for n in range(200):
+            asked.append(asyncio.ensure_future(store.hold(f"call-{n}", [(meter, 1)])))
+            await asyncio.sleep(0)
+        held = await asyncio.gather(*asked)
+        working.cancel()
+        assert not store.degraded
+        assert sorted(one.standings[0].remaining for one in held) == list(range(800, 1_000))
+
+
 async def test_a_call_held_here_is_settled_here(own_valkey: Valkey) -> None:
     """What began while Redis was gone ends after it is back, and the other way round."""
     places = a_meter("concurrent", 1)
