@@ -78,6 +78,8 @@ class Call(Struct, frozen=True):
     """Where `model` leads; `None`: it is no model here."""
     credential: Secret = NO_SECRET
     principal: Principal = ANYONE
+    waited_s: float = 0.0
+    """How long it has waited for what all workers share (Redis): its patience is one, wherever it is spent."""
     trace: str = ""
     """The inbound W3C `traceparent`, if it was well formed."""
     own: "Callable[[Call], Awaitable[Reply]] | None" = None

@@ -61,6 +61,8 @@ class Held(Struct, frozen=True):
     at_s: int
     """The second, on the limiter's own clock, in which it was held."""
     standings: tuple[Standing, ...]
+    waited_s: float = 0.0
+    """How long the shared count was waited for; what this process was busy with meanwhile is not part of it."""
 
 
 class Denied(Struct, frozen=True):
@@ -73,14 +75,26 @@ class Denied(Struct, frozen=True):
     standings: tuple[Standing, ...]
 
 
+WithoutRedis = Literal["local", "open", "closed"]
+"""What limits do while the Redis that counts them is gone: each process counts by itself, so that at worst every
+process lets the whole limit pass; or nothing is limited; or calls that have limits are refused."""
+
+
 class Limiter(Protocol):
     """Counts requests and tokens in a window that slides by the second, and calls in flight.
 
     In no 60 seconds does more pass than the limit; a hold that nobody settles (a dead worker's) comes back by itself.
+    While what is counted is out of reach, `WithoutRedis` holds; a count in this process's own memory never is.
     """
 
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
-        """Take all of `asks`, or nothing: every meter is checked before any is charged."""
+        """Take all of `asks`, or nothing: every meter is checked before any is charged.
+
+        Nothing is taken either, and none stands anyhow, while nothing is limited (`open`).
+
+        Raises:
+            Unavailable: what is counted is out of reach (`closed`).
+        """
         ...
 
     async def settle(self, held: Held, tokens: int | None) -> None:
@@ -88,15 +102,20 @@ class Limiter(Protocol):
         ...
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
-        """Tell how `meters` stand, taking nothing."""
+        """Tell how `meters` stand, taking nothing; nothing, where they are out of reach and not counted here."""
         ...
 
 
 class Answers(Protocol):
     """Cached answers, as bytes, each with a time to live."""
 
-    async def get(self, key: str) -> bytes | None:
-        """Return what is kept under `key`; `None` when nothing is, or the store cannot say in time."""
+    async def get(self, key: str, *, waited_s: float = 0.0) -> bytes | None:
+        """Return what is kept under `key`; `None` when nothing is, or the store cannot say in time.
+
+        Args:
+            key: what it was put under.
+            waited_s: see `Call.waited_s`.
+        """
         ...
 
     async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
@@ -113,10 +132,16 @@ class Rest(Struct, frozen=True):
 
 
 class Rests(Protocol):
-    """SHIM"""
+    """Which deployments rest, as all workers have found. Nothing here is waited for by a call: what it says is polled.
+
+    While Redis is gone nobody is told and nothing is known: each worker goes by what it has seen itself.
+    """
 
     async def rest(self, name: str, seconds: float, strikes: int) -> None:
-        """SHIM"""
+        """Tell all workers that the deployment `name` rests for so long, for the `strikes`th time in a row.
+
+        Of several that say so, the one with the latest end and the most strikes counts.
+        """
         ...
 
     async def back(self, name: str) -> None:
@@ -128,7 +153,8 @@ class Rests(Protocol):
         ...
 
     async def may_probe(self, name: str, seconds: float) -> bool:
-        """Tell"""
+        """Tell whether this worker may try a deployment that has rested: one of all may, until its time is over or
+        somebody tells of `rest` or `back`. While Redis is gone everyone may."""
         ...
 
 

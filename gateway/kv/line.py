@@ -2,7 +2,8 @@
 
 A round trip of redis-py costs 46 µs of CPU for one command and 11 µs a command where many share it, and a line needs
 one connection however many calls there are. Whatever is asked is answered in time or refused with `Gone`; while Redis
-is gone everything is refused at once, and only a probe in the background waits for it.
+is gone, or too slow, everything is refused at once, and only a probe in the background waits for it. Where one line
+waited in vain no other has to: it raises an alarm, and whoever owns the lines has them all `lose` Redis.
 """
 
 import asyncio
@@ -22,10 +23,14 @@ CONNECT_S = 1.0
 """How long opening a connection may take, TLS and password included; calls do not wait for that."""
 PROBE_EVERY_S = 1.0
 PROBE_KEY = "gateway:probe"
-LATE_S = 0.005
-"""If this process itself was too busy to look in time, what has already arrived is still read: for this long."""
+LOOK_S = 0.002
+"""How often this process looks whether a late reply has come, if it has the time: what it is busy with meanwhile is no
+fault of Redis, and is not counted as waiting for it."""
+QUICK = 2
+"""Redis is back when a round trip takes no more than this part of the budget: a half."""
 MOST_AT_ONCE = 512
 """Commands in one round trip."""
+NO_ANSWER = "no answer in time"
 
 log = logging.getLogger("gateway")
 
@@ -40,7 +45,9 @@ class Asked(Struct):
     command: tuple[Any, ...]
     reply: asyncio.Future[Any]
     until_s: float
-    """On the event loop's clock."""
+    """On the line's clock, `waited_s`."""
+    more_s: float
+    """What it may take on top of the usual."""
     unclaimed: Callable[[Any], None] | None
     """Is given the reply if nobody waits for it any more."""
 
@@ -51,19 +58,32 @@ class Line:
     Args:
         url: where Redis is.
         clock: what probes wait by.
-        budget_s: how long a command may take.
+        budget_s: how long a command may take, from asking to its reply.
         use: what the line is for, and
-        lost: what it means that Redis is gone; both for the log.
+        lost: what holds while Redis is gone; both for the log.
+        alarm: is told why, when Redis was waited for here in vain.
 
     Raises:
         ValueError: the URL is none.
     """
 
-    def __init__(self, url: str, clock: Clock, budget_s: float, *, use: str, lost: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        budget_s: float,
+        *,
+        use: str,
+        lost: str,
+        alarm: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self.lost = lost
+        self.waited_s = 0.0
+        """How long Redis was waited for, in all: a clock that stands while nothing is under way."""
         self._clock = clock
         self._budget_s = budget_s
         self._use = use
-        self._lost = lost
+        self._alarm = alarm
         self._redis = _client(url)
         self._waiting: list[Asked] = []
         self._sending: asyncio.Task[None] | None = None
@@ -77,7 +97,7 @@ class Line:
     async def open(self) -> None:
         """Connect. If that fails, go on trying in the background."""
         if (error := await self._unreachable()) is not None:
-            self._lose(error)
+            self.lose(error)
 
     async def close(self) -> None:
         """Refuse what still waits, and disconnect."""
@@ -89,13 +109,21 @@ class Line:
         self._waiting = []
         await self._redis.aclose()
 
-    async def ask(self, *command: Any, more_s: float = 0.0, unclaimed: Callable[[Any], None] | None = None) -> Any:
+    async def ask(
+        self,
+        *command: Any,
+        waited_s: float = 0.0,
+        more_s: float = 0.0,
+        unclaimed: Callable[[Any], None] | None = None,
+    ) -> Any:
         """Return Redis's reply to `command`.
 
         Args:
             command: its words.
-            more_s: how long it may take on top of the usual.
-            unclaimed: is given the reply if the caller is cancelled while the command is under way.
+            waited_s: how long the caller has waited for Redis before, and will not wait now. Its haste is its own:
+                Redis is not gone because of it.
+            more_s: how long the command may take on top of the usual.
+            unclaimed: is given the reply if the caller left, or could not wait, while the command was under way.
 
         Raises:
             Gone: there was none in time.
@@ -104,17 +132,21 @@ class Line:
         if self._probing is not None:
             raise Gone("Redis is gone")
         loop = asyncio.get_running_loop()
-        asked = Asked(command, loop.create_future(), loop.time() + self._budget_s + more_s, unclaimed)
+        asked = Asked(command, loop.create_future(), self.waited_s + self._budget_s, more_s, unclaimed)
         self._waiting.append(asked)
         if self._sending is None:
             self._sending = loop.create_task(self._send())
+        reply = asked.reply
         try:
-            return await asked.reply
-        except asyncio.CancelledError:
-            reply = asked.reply  # it may have come in the very moment in which the caller left
-            if unclaimed is not None and reply.done() and not reply.cancelled() and reply.exception() is None:
+            if waited_s and not await _in_time(reply, self._budget_s - waited_s):
+                raise Gone(NO_ANSWER)
+            return await reply
+        except asyncio.CancelledError:  # the reply may have come in the very moment in which the caller left
+            if reply.done() and not reply.cancelled() and reply.exception() is None and unclaimed is not None:
                 unclaimed(reply.result())
             raise
+        finally:
+            reply.cancel()
 
     async def _send(self) -> None:
         try:
@@ -133,10 +165,15 @@ class Line:
         trip: asyncio.Task[list[Any]] = asyncio.ensure_future(pipeline.execute(raise_on_error=False))
         trip.add_done_callback(_look_at)
         try:
-            await _wait(trip, batch)
+            until_s = self._until_s(batch)
+            while not trip.done():
+                if self.waited_s >= until_s:
+                    raise TimeoutError(NO_ANSWER)
+                self.waited_s += await _look(trip)
             replies = trip.result()
         except (RedisError, OSError, TimeoutError) as error:
-            self._lose(error)
+            self.lose(error)
+            self._alarm(error)
             self._refuse(batch, Gone(str(error)))
         else:
             for asked, reply in zip(batch, replies, strict=True):
@@ -146,12 +183,19 @@ class Line:
                 trip.cancel()
                 self._refuse(batch, Gone("the gateway is stopping"))
 
+    def _until_s(self, batch: list[Asked]) -> float:
+        """Return when a round trip is late: when whoever has waited longest does not wait any more; or, with large
+        commands in it, for which nobody is in a hurry, when these have had their time."""
+        if more_s := sum(asked.more_s for asked in batch):
+            return self.waited_s + self._budget_s + more_s
+        return min(asked.until_s for asked in batch)
+
     def _answer(self, asked: Asked, reply: Any) -> None:
         if isinstance(reply, NoScriptError):
             if not asked.reply.done():
                 asked.reply.set_exception(reply)
         elif isinstance(reply, Exception):
-            self._lose(reply)
+            self.lose(reply)
             self._refuse([asked], Gone(str(reply)))
         elif not asked.reply.done():
             asked.reply.set_result(reply)
@@ -163,10 +207,10 @@ class Line:
             if not asked.reply.done():
                 asked.reply.set_exception(why)
 
-    def _lose(self, error: Exception) -> None:
-        """Refuse everything from now on, until a probe has succeeded."""
+    def lose(self, error: Exception) -> None:
+        """Refuse everything from now on, until a probe has succeeded; say why, and what holds now, once."""
         if self._probing is None:
-            log.warning("%s: Redis is gone (%s), so %s", self._use, _why(error), self._lost)
+            log.warning("%s: Redis is gone (%s), so %s", self._use, _why(error), self.lost)
             self._probing = asyncio.ensure_future(self._probe())
         self._refuse(self._waiting, Gone("Redis is gone"))
         self._waiting = []
@@ -174,7 +218,9 @@ class Line:
     async def _probe(self) -> None:
         while True:
             await self._clock.sleep(PROBE_EVERY_S)
-            if await self._unreachable() is None:
+            # Connected, and quick: a command may have to wait for the round trip before its own, and a Redis that is
+            # too slow for that would be gone and back every second.
+            if await self._unreachable() is None and await self._is_quick():
                 break
         self._probing = None
         log.warning("%s: Redis is back", self._use)
@@ -187,6 +233,13 @@ class Line:
         except (RedisError, OSError, TimeoutError) as error:
             return error
         return None
+
+    async def _is_quick(self) -> bool:
+        trip: asyncio.Task[Exception | None] = asyncio.ensure_future(self._unreachable())
+        try:
+            return await _in_time(trip, self._budget_s / QUICK) and trip.result() is None
+        finally:
+            trip.cancel()
 
 
 def _client(url: str) -> "Redis":
@@ -208,18 +261,19 @@ def _client(url: str) -> "Redis":
     return client
 
 
-async def _wait(trip: "asyncio.Task[Any]", batch: list[Asked]) -> None:
-    """Wait until `trip` is over.
+async def _in_time(reply: "asyncio.Future[Any]", left_s: float) -> bool:
+    """Wait until `reply` is there, and tell whether it is."""
+    while left_s > 0 and not reply.done():
+        left_s -= await _look(reply)
+    return reply.done()
 
-    Raises:
-        TimeoutError: it takes too long.
-    """
-    left_s = max(asked.until_s for asked in batch) - asyncio.get_running_loop().time()
-    await asyncio.wait((trip,), timeout=max(LATE_S, left_s))
-    if not trip.done():
-        await asyncio.wait((trip,), timeout=LATE_S)
-    if not trip.done():
-        raise TimeoutError("no answer in time")
+
+async def _look(reply: "asyncio.Future[Any]") -> float:
+    """Wait for `reply` for a moment; return for how long, as far as it counts."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await asyncio.wait((reply,), timeout=LOOK_S)
+    return min(LOOK_S, loop.time() - began_s)
 
 
 def _look_at(trip: "asyncio.Task[Any]") -> None:

@@ -206,8 +206,8 @@ class MemoryAnswers:
         self._max_bytes = max_bytes
         self._shrink()
 
-    async def get(self, key: str) -> bytes | None:
-        """Return what is kept under `key` and not too old."""
+    async def get(self, key: str, *, waited_s: float = 0.0) -> bytes | None:
+        """Return what is kept under `key` and not too old; nothing is waited for here."""
         entry = self._kept.get(key)
         if entry is None:
             return None

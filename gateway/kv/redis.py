@@ -1,34 +1,43 @@
 """Short memory that all workers and machines share.
 
-All keys begin with `gateway:`. While Redis is gone, calls go on: limits are counted by this process alone (so that,
-at worst, every process lets the whole limit pass) and the cache answers nothing. A cluster is not supported: a call's
-meters are several keys, and one script charges them all.
+All keys begin with `gateway:`. While Redis is gone, calls go on: limits do what `WithoutRedis` says, and the cache
+answers nothing. A cluster is not supported: a call's meters are several keys, and one script charges them all.
 """
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
-from gateway.core.resources import Clock, Denied, Held, Meter, Standing
-from gateway.kv.line import Gone, Line
+from gateway.core.errors import Unavailable
+from gateway.core.resources import Clock, Denied, Held, Meter, Standing, WithoutRedis
+from gateway.kv.line import LOOK_S, Gone, Line
 from gateway.kv.memory import MemoryLimiter
+from gateway.kv.rests import RedisRests
+from gateway.kv.script import Script
 
 LIMITS = "gateway:limits:"
 ANSWERS = "gateway:answers:"
 SCRIPT = Path(__file__).with_name("limits.lua").read_text()
-BUDGET_S = 0.05
-"""How long a call waits for Redis, each time, before it goes on without."""
+PATIENCE_S = 0.05
+"""How long a call waits for Redis, in all, before it goes on without."""
+BUDGET_S = PATIENCE_S - LOOK_S
+"""How long a command may take, give or take a look."""
 LEASE_S = 30.0
 """How long the places of a process that died are still taken. The living renew theirs three times as often."""
 RENEWED_AT_ONCE = 500
 WRITTEN_BYTES_A_SECOND = 20_000_000
 """How fast an answer is written at least; a large one gets more time than `BUDGET_S`."""
+ALONE: dict[WithoutRedis, str] = {
+    "local": "each process counts by itself",
+    "open": "nothing is limited",
+    "closed": "calls that have limits are refused",
+}
+"""What the log says of limits while Redis is gone."""
+RETRY_AFTER_S = 1.0
+"""When a call that is refused because Redis is gone may ask again: as often as Redis is probed."""
 
 
 class RedisStore:
@@ -50,11 +59,16 @@ class RedisStore:
     ) -> None:
         self._clock = clock
         self._lease_s = lease_s
-        self._script = script
-        self._digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        # Two, so that no limit waits behind a large answer.
-        self._limits = Line(url, clock, budget_s, use="limits", lost="each process counts by itself")
-        self._answers = Line(url, clock, budget_s, use="cache", lost="nothing is found in it")
+        self._without: WithoutRedis = "local"
+        # Calls wait for the first two; nothing they wait for may stand behind a large answer that is being written.
+        self._limits = Line(url, clock, budget_s, use="limits", lost=ALONE["local"], alarm=self._lose)
+        self._answers = Line(url, clock, budget_s, use="cache", lost="nothing is found in it", alarm=self._lose)
+        self._writing = Line(url, clock, budget_s, use="cache writes", lost="nothing new is kept")
+        rests = Line(url, clock, budget_s, use="rests", lost="each process rests deployments by what it sees itself")
+        self._lines = (self._limits, self._answers, self._writing, rests)
+        self._script = Script(self._limits, script)
+        self.rests = RedisRests(rests)
+        """Which deployments rest, as all workers have found."""
         self._local = MemoryLimiter(clock)
         self._live: dict[str, Held] = {}
         self._tasks = set[asyncio.Task[None]]()
@@ -64,10 +78,14 @@ class RedisStore:
         """Whether Redis is gone, and calls go on without it."""
         return self._limits.gone or self._answers.gone
 
+    def do_without(self, mode: WithoutRedis) -> None:
+        """Say what limits do, from now on, while Redis is gone."""
+        self._without = mode
+        self._limits.lost = ALONE[mode]
+
     async def start(self) -> None:
         """Connect, and begin to renew places. If Redis cannot be reached it is tried again, in the background."""
-        await self._limits.open()
-        await self._answers.open()
+        await asyncio.gather(*(line.open() for line in self._lines))
         self._later(self._keep_renewing())
 
     async def close(self) -> None:
@@ -76,8 +94,7 @@ class RedisStore:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        await self._limits.close()
-        await self._answers.close()
+        await asyncio.gather(*(line.close() for line in self._lines))
 
     async def ping(self) -> bool:
         """Tell whether Redis answers."""
@@ -87,17 +104,23 @@ class RedisStore:
             return False
 
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
-        """Take all of `asks`, or nothing."""
+        """Take all of `asks`, or nothing.
+
+        Raises:
+            Unavailable: Redis is gone, and without it nothing may pass.
+        """
+        before_s = self._limits.waited_s
         try:
             said = await self._run("hold", id, _lines(asks), unclaimed=partial(self._undo, id, asks))
         except Gone:
-            return await self._local.hold(id, asks)
+            return await self._hold_alone(id, asks)
         standings = _standings([meter for meter, _ in asks], said)
         failing: int = said[0]
         if failing:
             meter, wanted = asks[failing - 1]
             return Denied(meter, wanted, None if said[2] < 0 else said[2] / 1000, standings)
-        held = self._live[id] = Held(id, tuple(asks), said[1], standings)
+        waited_s = self._limits.waited_s - before_s
+        held = self._live[id] = Held(id, tuple(asks), said[1], standings, waited_s)
         return held
 
     async def settle(self, held: Held, tokens: int | None) -> None:
@@ -124,13 +147,13 @@ class RedisStore:
         try:
             said = await self._run("look", "", _lines([(meter, 0) for meter in meters]))
         except Gone:
-            return await self._local.standings(meters)
+            return await self._local.standings(meters) if self._without == "local" else ()
         return _standings(meters, said)
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str, *, waited_s: float = 0.0) -> bytes | None:
         """Return what is kept under `key`; `None` while Redis is gone, too."""
         try:
-            return await self._answers.ask("GET", ANSWERS + key)
+            return await self._answers.ask("GET", ANSWERS + key, waited_s=waited_s)
         except Gone:
             return None
 
@@ -138,20 +161,32 @@ class RedisStore:
         """Keep `answer`, unless Redis is gone."""
         more_s = len(answer) / WRITTEN_BYTES_A_SECOND
         with contextlib.suppress(Gone):
-            await self._answers.ask("SET", ANSWERS + key, answer, "PX", max(1, round(ttl_s * 1000)), more_s=more_s)
+            await self._writing.ask("SET", ANSWERS + key, answer, "PX", max(1, round(ttl_s * 1000)), more_s=more_s)
 
     async def _run(
         self, operation: str, id: str, lines: "Sequence[_KeyLine]", unclaimed: Callable[[Any], None] | None = None
     ) -> Any:
-        """Run the script, by its digest; Redis is sent the whole of it when it does not know it (any more)."""
+        """Run the script for the meters of `lines`."""
         keys = [LIMITS + meter_id for meter_id, _ in lines]
         # In one piece: redis-py takes a microsecond and a half for each argument.
         words = f"{round(self._lease_s * 1000)} " + " ".join(words for _, words in lines)
-        command = (len(keys), *keys, operation, id, words)
-        try:
-            return await self._limits.ask("EVALSHA", self._digest, *command, unclaimed=unclaimed)
-        except NoScriptError:
-            return await self._limits.ask("EVAL", self._script, *command, unclaimed=unclaimed)
+        return await self._script.run(keys, operation, id, words, unclaimed=unclaimed)
+
+    async def _hold_alone(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
+        if self._without == "closed":
+            raise Unavailable(
+                f"calls cannot be counted against their limits at the moment; try again in {RETRY_AFTER_S:g}s",
+                code="limits_unavailable",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if self._without == "open":
+            return Held(id, (), 0, ())
+        return await self._local.hold(id, asks)
+
+    def _lose(self, error: Exception) -> None:
+        """Have nobody wait for Redis on one line after it was waited for in vain on another."""
+        for line in self._lines:
+            line.lose(error)
 
     def _undo(self, id: str, asks: Sequence[tuple[Meter, int]], said: Any) -> None:
         """Settle what was held for a client that left while we asked."""

@@ -136,7 +136,7 @@ class Cache:
         return {"answer": "kept" if await self._answers.get(key) is not None else "not kept", "key": key}
 
     async def _find(self, key: str, call: Call) -> Reply | None:
-        found = await self._answers.get(key)
+        found = await self._answers.get(key, waited_s=call.waited_s)
         if found is None:
             return None
         try:

@@ -19,7 +19,7 @@ from gateway.core.principal import Limits as Allowed
 from gateway.core.principal import Principal
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
-from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing
+from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing, WithoutRedis
 from gateway.middleware.base import Options
 from gateway.wire.estimate import prompt_tokens
 
@@ -48,6 +48,9 @@ class LimitsOptions(Options, frozen=True, kw_only=True):
     """Single entries of `models:`, where they differ from `each_model`."""
     completion_estimate: Annotated[int, Meta(ge=1)] = 500
     """Tokens held for an answer whose request does not say how long it may be (`max_completion_tokens`)."""
+    without_redis: WithoutRedis = "local"
+    """While Redis is gone: each process counts by itself (`local`; at worst, each lets the whole limit pass), nothing
+    is limited (`open`), or calls that have limits get a 503 (`closed`)."""
 
     def build(self, resources: Resources) -> "Limits":
         """Make the middleware.
@@ -86,24 +89,28 @@ class Limits:
 
         Raises:
             LimitReached: one has not; the message says which, and when it may.
+            Unavailable: nobody can count, and `without_redis` is `closed`.
         """
         plan = self._plan(call)
         if not plan.single and not plan.tokens:
             return await next(call)
         asks = plan.single
         if plan.tokens:
-            asks += await self._token_asks(call, plan)
+            asks += self._token_asks(call, plan)
         held = await self._limiter.hold(call.id, asks)
         if isinstance(held, Held):  # nothing may be awaited between this and `at_end`: the client may leave
             call.at_end(partial(self._settle, held))
         call.receipt.headers.update(headers_of(held.standings))
         if isinstance(held, Denied):
-            raise LimitReached(_denial(held), retry_after_s=held.retry_after_s)
-        return await next(call)
+            raise _refusal(held)
+        return await next(call.but(waited_s=call.waited_s + held.waited_s) if held.waited_s else call)
 
     async def explain(self, call: Call) -> Mapping[str, object]:
         """Tell how each meter that the call falls under stands."""
-        standings = await self._limiter.standings(self._plan(call).meters)
+        meters = self._plan(call).meters
+        standings = await self._limiter.standings(meters)
+        if meters and not standings:
+            return {"not counted": f"Redis is gone, and without_redis is {self._options.without_redis}"}
         return {
             standing.meter.id: f"{standing.remaining} of {standing.meter.limit} left, whole again in "
             f"{go_duration(standing.reset_s)}"
@@ -113,24 +120,15 @@ class Limits:
     async def _settle(self, held: Held, receipt: Receipt) -> None:
         await self._limiter.settle(held, _used(receipt))
 
-    async def _token_asks(self, call: Call, plan: Plan) -> tuple[tuple[Meter, int], ...]:
+    def _token_asks(self, call: Call, plan: Plan) -> tuple[tuple[Meter, int], ...]:
         """Return what to hold: prompt and answer by estimate, or a whole limit where only the prompt fits.
 
-        Raises:
-            LimitReached: not even the prompt fits.
+        A prompt that is more than a limit is asked for nevertheless, so that the limiter denies it.
         """
         fields = call.body.fields
         prompt = _estimate(fields.get("messages")) + _estimate(fields.get("tools"))
-        tightest = min(plan.tokens, key=lambda meter: meter.limit)
-        if prompt > tightest.limit:
-            call.receipt.headers.update(headers_of(await self._limiter.standings(plan.meters)))
-            raise LimitReached(
-                f"{_may(tightest)}, and the prompt of this call is about {prompt}: it can never pass; make it shorter",
-                param="messages",
-                code="request_too_large_for_limit",
-            )
         wanted = prompt + _completion_tokens(call, self._options.completion_estimate)
-        return tuple((meter, min(wanted, meter.limit)) for meter in plan.tokens)
+        return tuple((meter, max(prompt, min(wanted, meter.limit))) for meter in plan.tokens)
 
     def _plan(self, call: Call) -> Plan:
         """Return the meters of a call; they are worked out once for each caller and route."""
@@ -222,12 +220,17 @@ def _may(meter: Meter) -> str:
     return f"{scope} {name} may {_UNITS[meter.kind].format(meter.limit)}"
 
 
-def _denial(denied: Denied) -> str:
+def _refusal(denied: Denied) -> LimitReached:
+    wait_s = denied.retry_after_s
+    if wait_s is None:  # only tokens are ever asked for in a larger number than there may be, and only for a prompt
+        return LimitReached(
+            f"{_may(denied.meter)}, and the prompt of this call is about {denied.wanted}: "
+            "it can never pass; make it shorter",
+            param="messages",
+            code="request_too_large_for_limit",
+        )
     needs = f", and this call needs about {denied.wanted}" if denied.meter.kind == "tokens" else ""
-    when = (
-        "this can never pass" if denied.retry_after_s is None else f"try again in {go_duration(denied.retry_after_s)}"
-    )
-    return f"{_may(denied.meter)}{needs}; {when}"
+    return LimitReached(f"{_may(denied.meter)}{needs}; try again in {go_duration(wait_s)}", retry_after_s=wait_s)
 
 
 def headers_of(standings: Sequence[Standing]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from gateway.core.errors import UnknownModel
 from gateway.core.middleware import Handler, Middleware, chain
 from gateway.core.principal import Principal
 from gateway.core.reply import Chunk, Reply
-from gateway.core.resources import Clock, Resources
+from gateway.core.resources import Clock, Resources, WithoutRedis
 from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
 from gateway.core.usage import Price
 from gateway.engine.engine import Engine
@@ -25,6 +25,7 @@ from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.engine.upstream import Place, Upstream
 from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
+from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import Retry, RetryOptions
 from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
@@ -64,6 +65,8 @@ class Gateway(Struct, frozen=True):
     resources: Resources
     store: "RedisStore | None"
     """Where limits and answers are shared, if they are."""
+    without_redis: WithoutRedis
+    """What limits do while it is gone."""
     cache_bytes: int
     """What cached answers may take of this process's memory."""
     rules: Rules
@@ -115,6 +118,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         key_sets=process.key_sets,
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
+    limits = [options for options in settings.chain if isinstance(options, LimitsOptions)]
     caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
     upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()})
     return Gateway(
@@ -128,6 +132,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         clock=process.clock,
         resources=resources,
         store=store,
+        without_redis=limits[0].without_redis if limits else "local",
         cache_bytes=caches[0] if caches else 0,
         rules=_rules(settings.health),
         prices=prices,

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from msgspec import Struct
 
 from gateway.core.principal import Limits
+from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import RetryOptions
 from gateway.settings import plugins
 from gateway.settings.complaints import Path, near
@@ -275,6 +276,7 @@ class _Check:
                 if other in uses[i + 1 :]:
                     self._wrong(("chain", i), f'"{use}" must stand after "{other}": {reason}', "move it down")
         self._single_attempt()
+        self._without_redis()
         if all(use in plugins.MIDDLEWARES for use in uses):  # what another's middleware does with keys, we cannot know
             self._idle(uses)
 
@@ -290,6 +292,15 @@ class _Check:
             for field, wants in (("hedge", route.hedge is not None), ("midstream", route.midstream in RESCUES)):
                 if wants:
                     self._wrong(("models", name, field), "it takes a second attempt, and only one is made", cure)
+
+    def _without_redis(self) -> None:
+        if not self._found.sound("redis") or self._settings.redis.reveal():
+            return
+        for i, options in enumerate(self._settings.chain):
+            sound = self._found.sound("chain", i, "without_redis")
+            if sound and isinstance(options, LimitsOptions) and options.without_redis != "local":
+                problem = f'"{options.without_redis}" has no effect, because no `redis:` is set: this process counts'
+                self._wrong(("chain", i, "without_redis"), problem, "set it, or leave this out")
 
     def _idle(self, uses: list[str]) -> None:
         """Complain of what nobody in the chain looks at."""

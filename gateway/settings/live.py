@@ -145,7 +145,7 @@ class Live:
 
     @property
     def redis(self) -> str:
-        """How the shared store is: `none` is configured, `ok`, or `gone` (limits count in each worker alone)."""
+        """How the shared store is: `none` is configured, `ok`, or `gone` (limits do what `without_redis` says)."""
         store = self.gateway.store
         return "none" if store is None else "gone" if store.degraded else "ok"
 
@@ -245,8 +245,10 @@ class Live:
             raise ConfigError([Complaint(0, 0, "database", str(error), file=self.name)]) from None
 
     async def _start(self, gateway: Gateway) -> None:
+        if gateway.store is not None:
+            gateway.store.do_without(gateway.without_redis)
         await self._process.start()
-        self._process.fleet.share(None if gateway.store is None else getattr(gateway.store, "rests", None))
+        self._process.fleet.share(None if gateway.store is None else gateway.store.rests)
         if gateway.recorder is not None:
             gateway.recorder.start()
 

@@ -50,8 +50,15 @@ async def eventually(holds, within_s: float = 5.0) -> None:
         await asyncio.sleep(0.02)
 
 
-def said_of_redis(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "Redis" in record.getMessage()]
+async def until_back(store: RedisStore) -> None:
+    async def back() -> bool:
+        return not store.degraded
+
+    await eventually(back, within_s=10.0)
+
+
+def said_of_limits(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [said for record in caplog.records if (said := record.getMessage()).startswith("limits: Redis")]
 
 
 def test_four_processes_let_exactly_the_limit_pass(valkey_url: str) -> None:
@@ -95,13 +102,12 @@ async def test_calls_go_on_while_redis_is_gone(own_valkey: Valkey, caplog: pytes
         passed = [await store.hold(f"during-{n}", [(meter, 1)]) for n in range(50)]
         assert sum(isinstance(one, Held) for one in passed) == 5
         assert store.degraded and not await store.ping()
-        assert len(said_of_redis(caplog)) == 1
+        assert len(said_of_limits(caplog)) == 1
         own_valkey.start()
-        await eventually(store.ping)
-        assert not store.degraded
+        await until_back(store)
         passed = [await store.hold(f"after-{n}", [(meter, 1)]) for n in range(50)]
         assert sum(isinstance(one, Held) for one in passed) == 5
-        assert len(said_of_redis(caplog)) == 2
+        assert len(said_of_limits(caplog)) == 2
 
 
 async def test_a_redis_that_answers_nothing_holds_up_nobody(own_valkey: Valkey) -> None:
@@ -131,6 +137,27 @@ async def test_a_busy_process_does_not_take_redis_for_gone(valkey_url: str) -> N
             time.sleep(0.08)
             await asked
         assert not store.degraded
+
+
+async def test_a_process_that_is_always_busy_does_not_either(valkey_url: str) -> None:
+    """Of two hundred calls that wait for each other's round trips, none waits for Redis: they wait for us."""
+    meter = a_meter("requests", 1_000)
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.015)
+            await asyncio.sleep(0)
+
+    async with store_of(valkey_url, budget_s=0.05) as store:
+        working = asyncio.ensure_future(busy())
+        asked: list[asyncio.Task[Held | Denied]] = []
+        for n in range(200):
+            asked.append(asyncio.ensure_future(store.hold(f"call-{n}", [(meter, 1)])))
+            await asyncio.sleep(0)
+        held = await asyncio.gather(*asked)
+        working.cancel()
+        assert not store.degraded
+        assert sorted(one.standings[0].remaining for one in held) == list(range(800, 1_000))
 
 
 async def test_a_call_held_here_is_settled_here(own_valkey: Valkey) -> None:
@@ -215,7 +242,7 @@ async def test_a_redis_that_takes_no_writes_is_gone(own_valkey: Valkey, caplog: 
         assert store.degraded
         await asyncio.sleep(1.2)
         assert store.degraded
-        assert len(said_of_redis(caplog)) == 1
+        assert len(said_of_limits(caplog)) == 1
 
 
 async def test_a_gateway_starts_without_redis(own_valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
@@ -223,7 +250,7 @@ async def test_a_gateway_starts_without_redis(own_valkey: Valkey, caplog: pytest
     own_valkey.stop()
     async with store_of(own_valkey.url) as store:
         assert store.degraded
-        assert re.match(r"limits: Redis is gone \(.+\), so each process counts by itself", said_of_redis(caplog)[0])
+        assert re.match(r"limits: Redis is gone \(.+\), so each process counts by itself", said_of_limits(caplog)[0])
         own_valkey.start()
         await eventually(store.ping)
 

@@ -309,7 +309,7 @@ async def test_an_entry_that_cannot_be_read_is_a_miss(found: bytes, caplog: pyte
     room = Room()
 
     class Corrupt:
-        async def get(self, key: str) -> bytes:
+        async def get(self, key: str, *, waited_s: float) -> bytes:
             return found
 
         async def put(self, key: str, answer: bytes, ttl_s: float) -> None:

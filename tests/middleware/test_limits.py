@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,7 +13,7 @@ from gateway.core.principal import Limits as Allowed
 from gateway.core.principal import Principal
 from gateway.core.receipt import Outcome
 from gateway.core.reply import Chunk, Reply
-from gateway.core.resources import Meter, Resources
+from gateway.core.resources import Held, Meter, Resources
 from gateway.core.route import Route
 from gateway.core.usage import Usage
 from gateway.kv.memory import MemoryLimiter
@@ -101,6 +101,24 @@ async def test_a_keys_own_limit_stands_above_the_one_for_every_key() -> None:
     call = await room.ask()
     assert call.receipt.headers["x-ratelimit-limit-requests"] == "2"
     assert call.receipt.headers["x-ratelimit-limit-tokens"] == "1000"
+
+
+async def test_what_limits_have_waited_the_cache_does_not_wait_again() -> None:
+    """The call carries it inward."""
+    room = Room()
+    met: list[Call] = []
+
+    class Slow:
+        async def hold(self, id: str, asks: Any) -> Held:
+            return Held(id, asks, 0, (), waited_s=0.03)
+
+    async def note(call: Call) -> Reply:
+        met.append(call)
+        return await _answer(call)
+
+    await Limits(LimitsOptions(), cast(Any, Slow()))(a_call(principal=TEAM_A, waited_s=0.01), note)
+    await room.room(a_call(principal=TEAM_A), note)
+    assert [call.waited_s for call in met] == [pytest.approx(0.04), 0.0]
 
 
 async def test_calls_without_a_limit_pass_without_being_counted() -> None:
