@@ -23,7 +23,9 @@ def config(folders: list[Path], url: str) -> str:
         options = {"api_key": "k", **call.get("options", {}), "base_url": url}
         providers[f"p{number}"] = {"kind": call["kind"], **options}
         models[name(folder)] = f"p{number}/{call['model']}"
-    return json.dumps({"providers": providers, "models": models, "chain": [{"use": "retry", "attempts": 1}]})
+    patient = {"failures": 100_000, "of_at_least": 100_000}
+    chain = [{"use": "retry", "attempts": 1}]
+    return json.dumps({"providers": providers, "models": models, "health": patient, "chain": chain})
 
 
 def name(folder: Path) -> str:
