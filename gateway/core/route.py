@@ -27,8 +27,8 @@ class Timeouts(Struct, frozen=True):
 
     connect_s: float = 5.0
     """Until the connection stands, TLS included."""
-    headers_s: float | None = None
-    """From asking until the answer's head. `None`: not bounded apart, for most send a whole answer's with its body."""
+    headers_s: float = 300.0
+    """From asking until the answer's head. Most send that of a whole answer only with its body, so it is long."""
     first_token_s: float = 60.0
     """From asking until a stream says its first content. A whole answer has no first token."""
     idle_s: float = 60.0

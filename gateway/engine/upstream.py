@@ -132,8 +132,7 @@ class Patience:
         self._credit_s = timeouts.idle_s
         self._heard_at_s = inf
         self.deadline = Deadline(*self._next())
-        if timeouts.headers_s is not None:
-            self._sooner(now_s + timeouts.headers_s, "headers")
+        self._sooner(now_s + timeouts.headers_s, "headers")
 
     def has_head(self) -> None:
         """Know that the head is here."""

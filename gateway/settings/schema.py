@@ -77,8 +77,7 @@ class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     connect: Duration | None = None
     """Until the connection stands, TLS included. 5s when left out."""
     headers: Duration | None = None
-    """From asking until the answer's head; most send that of a whole answer only with its body. No bound of its own
-    when left out."""
+    """From asking until the answer's head; most send that of a whole answer only with its body. 5m when left out."""
     first_token: Duration | None = None
     """From asking until a stream says its first content. 60s when left out."""
     idle: Duration | None = None
