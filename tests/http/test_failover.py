@@ -45,9 +45,12 @@ def config(primary, spare, **route):
 @contextlib.asynccontextmanager
 async def failing(**route):
     """Yield a gateway, the upstream that will fail, and the one that stands in."""
-    async with ScriptedUpstream() as primary, ScriptedUpstream() as spare:
-        async with serving(config(primary, spare, **route)) as gateway:
-            yield gateway, primary, spare
+    async with (
+        ScriptedUpstream() as primary,
+        ScriptedUpstream() as spare,
+        serving(config(primary, spare, **route)) as gateway,
+    ):
+        yield gateway, primary, spare
 
 
 async def ask(gateway, model="mock", **more):
