@@ -23,7 +23,7 @@ NO_SECRET = Secret()
 
 Operation = Literal["chat", "models", "admin", "invalid"]
 """`invalid`: a request that could not be read; it still passes those who log, count and authenticate."""
-Surface = Literal["chat"]
+Surface = Literal["chat", "messages", "responses"]
 """The dialect the client speaks. An upstream of the same dialect gets, and gives, bytes as they came."""
 
 Ending = Callable[[Receipt], Awaitable[None] | None]

@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from litestar.types import HTTPScope, Receive
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from gateway.core.call import Body, Call, Headers, Operation
+from gateway.core.call import Body, Call, Headers, Operation, Surface
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
@@ -27,7 +27,12 @@ from gateway.core.secret import Secret
 from gateway.settings.build import Gateway
 from gateway.wire.chat_request import StreamOptions
 
-POLICY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"})
+POLICY_FIELDS = frozenset(
+    {
+        *("model", "messages", "input", "stream", "stream_options"),
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "n"),
+    }
+)
 """What our decisions go by. A field that differs from one of these in case only is refused: some upstreams read JSON
 without regard to case, and would obey the other one."""
 
@@ -54,17 +59,40 @@ class CallReader(Protocol):
         ...
 
 
-async def read_chat(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
-    """Read `POST /v1/chat/completions`."""
-    headers = Headers(dict(scope["headers"]))
-    try:
-        require_method(scope, "POST")
-        _require_same_origin(gateway, headers)
-        _require_key_for_much(gateway, headers)
-        body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
-        return _chat_call(gateway, headers, body, id)
-    except GatewayError as error:
-        return invalid_call(gateway, headers, id, error)
+class Shape(Struct, frozen=True):
+    """What every request of a client surface must have, as far as our decisions go by it."""
+
+    surface: Surface
+    content: str
+    """The field that holds what is asked."""
+    counts: tuple[str, ...]
+    """Fields that bound the answer, or multiply it."""
+    is_list: bool = True
+    """`content` is a list; otherwise it may also be a text."""
+
+
+CHAT = Shape("chat", "messages", ("max_tokens", "max_completion_tokens", "n"))
+MESSAGES = Shape("messages", "messages", ("max_tokens",))
+RESPONSES = Shape("responses", "input", ("max_output_tokens",), is_list=False)
+
+
+class GenerationReader:
+    """Reads a request for a generated answer: `POST /v1/chat/completions`, `/v1/messages` or `/v1/responses`."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+
+    async def __call__(self, gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
+        """Return the call."""
+        headers, shape = Headers(dict(scope["headers"])), self._shape
+        try:
+            require_method(scope, "POST")
+            _require_same_origin(gateway, headers)
+            _require_key_for_much(gateway, headers)
+            body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
+            return _generation(gateway, headers, body, id, shape)
+        except GatewayError as error:
+            return invalid_call(gateway, headers, id, error).but(surface=shape.surface)
 
 
 async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
@@ -130,7 +158,7 @@ def invalid_call(gateway: Gateway, headers: Headers, id: str, fault: GatewayErro
     return new_call(gateway, headers, Body(), id, "invalid", "").but(own=refuse)
 
 
-def _chat_call(gateway: Gateway, headers: Headers, body: Body, id: str) -> Call:
+def _generation(gateway: Gateway, headers: Headers, body: Body, id: str, shape: Shape) -> Call:
     fields = body.fields
     model = _field(fields, "model", _text)
     if model is None:
@@ -140,13 +168,15 @@ def _chat_call(gateway: Gateway, headers: Headers, body: Body, id: str) -> Call:
         raise BadRequest(problem, param="model", code="string_above_max_length")
     stream = bool(_field(fields, "stream", _flag))
     options = _field(fields, "stream_options", _stream_options)
-    for name in ("max_tokens", "max_completion_tokens", "n"):
+    for name in shape.counts:
         count = _field(fields, name, _count)
         if count is not None and count < 1:
             raise BadRequest(f"{name}: expected at least 1", param=name, code="integer_below_min_value")
-    _check_messages(fields.get("messages"))
+    _check_content(fields.get(shape.content), shape)
     call = new_call(gateway, headers, body, id, "chat", model)
-    return call.but(stream=stream, wants_usage=options is not None and bool(options.include_usage))
+    # The other surfaces have no way not to ask for the usage.
+    wants_usage = shape.surface != "chat" or (options is not None and bool(options.include_usage))
+    return call.but(surface=shape.surface, stream=stream, wants_usage=wants_usage)
 
 
 def _field(fields: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
@@ -233,15 +263,18 @@ def _body_of(raw: bytes) -> Body:
     return Body(raw, fields)
 
 
-def _check_messages(raw: Raw | None) -> None:
+def _check_content(raw: Raw | None, shape: Shape) -> None:
     """Refuse what cannot be a conversation; the upstream, or its translator, reads it in full."""
+    name = shape.content
     if raw is None:
-        raise BadRequest("there are no `messages`", param="messages", code="missing_required_parameter")
+        raise BadRequest(f"there is no `{name}`", param=name, code="missing_required_parameter")
     said = bytes(raw).strip()
+    if said.startswith(b'"') and not shape.is_list:
+        return
     if not said.startswith(b"["):
-        raise BadRequest("messages: expected an array of messages", param="messages", code="invalid_type")
+        raise BadRequest(f"{name}: expected an array", param=name, code="invalid_type")
     if not said[1:-1].strip():
-        raise BadRequest("messages: at least one is needed", param="messages", code="empty_array")
+        raise BadRequest(f"{name}: at least one is needed", param=name, code="empty_array")
 
 
 def credential_of(headers: Headers) -> Secret:

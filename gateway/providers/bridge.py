@@ -11,8 +11,8 @@ from gateway.core.usage import Usage
 from gateway.providers.base import Provider, Reader, Request
 from gateway.providers.skipping import SKIPPED
 from gateway.wire.chat_events import ChatDecoder
-from gateway.wire.events import Counted
-from gateway.wire.surface import Surface, Writer
+from gateway.wire.events import Counted, Event
+from gateway.wire.surface import ClientSurface, Writer
 
 Estimate = Callable[[int], Usage]
 """What an answer of so many characters used, where its upstream does not say."""
@@ -24,25 +24,30 @@ class Bridge:
     Args:
         provider: who answers.
         surface: what the client speaks.
-        estimate: for a stream whose upstream does not say what it used; every surface but chat has to be told.
+        attempt: what it asks.
+        estimate: for an answer whose upstream does not say what it used; every surface but chat has to be told.
+
+    Raises:
+        BadRequest: chat completions have no way to say this.
     """
 
-    def __init__(self, provider: Provider, surface: Surface, estimate: Estimate) -> None:
+    def __init__(self, provider: Provider, surface: ClientSurface, attempt: Attempt, estimate: Estimate) -> None:
         self._provider = provider
         self._surface = surface
         self._estimate = estimate
+        self._chat = as_chat(attempt, surface)
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send.
 
         Raises:
-            BadRequest: chat completions, or the upstream's dialect, have no way to say this.
+            BadRequest: the upstream's dialect has no way to say this.
         """
-        return self._provider.request(self.chat(attempt))
+        return self._provider.request(self._chat)
 
     def reader(self, attempt: Attempt) -> "BridgeReader":
         """Return a reader for a streamed answer."""
-        return BridgeReader(self._provider.reader(self.chat(attempt)), self._surface.writer(attempt), self._estimate)
+        return BridgeReader(self._provider.reader(self._chat), self._surface.writer(attempt), self._estimate)
 
     def whole(self, attempt: Attempt, body: bytes) -> Chunk:
         """Return a whole answer.
@@ -50,15 +55,20 @@ class Bridge:
         Raises:
             UpstreamFailed: it is none, whatever its status said.
         """
-        return written(self._provider.whole(self.chat(attempt), body), self._surface.writer(attempt), self._estimate)
+        return written(self._provider.whole(self._chat, body), self._surface.writer(attempt), self._estimate)
+
+    def told(self, attempt: Attempt, body: bytes) -> list[Chunk]:
+        """Return a whole answer as a stream: some upstreams do not stream though they were asked to.
+
+        Raises:
+            UpstreamFailed: it is none, whatever its status said.
+        """
+        writer = self._surface.writer(attempt)
+        return writer.stream(events_of(self._provider.whole(self._chat, body), self._estimate)) + writer.end()
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
         return self._provider.error(status, headers, body)
-
-    def chat(self, attempt: Attempt) -> Attempt:
-        """Return the attempt as one at a chat completion."""
-        return attempt.but(surface="chat", body=self._surface.chat_body(attempt.body))
 
 
 class BridgeReader:
@@ -111,9 +121,21 @@ class BridgeReader:
         return written
 
 
+def as_chat(attempt: Attempt, surface: ClientSurface) -> Attempt:
+    """Return an attempt as one at a chat completion.
+
+    Raises:
+        BadRequest: there is no way to say it.
+    """
+    return attempt.but(surface="chat", body=surface.chat_body(attempt.body))
+
+
 def written(chunk: Chunk, writer: Writer, estimate: Estimate) -> Chunk:
     """Return a whole chat completion as the surface writes it."""
+    return writer.whole(events_of(chunk, estimate))
+
+
+def events_of(chunk: Chunk, estimate: Estimate) -> list[Event]:
+    """Return what a whole chat completion says, and what it used."""
     events = ChatDecoder().feed(chunk)
-    if chunk.usage is None:
-        events.append(Counted(estimate(len(chunk.text) + chunk.unseen)))
-    return writer.whole(events)
+    return events if chunk.usage is not None else [*events, Counted(estimate(len(chunk.text) + chunk.unseen))]

@@ -9,12 +9,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from gateway.core.call import Body, Call
 from gateway.core.errors import GatewayError
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.wire.events import Began, Cited, Counted, Ended, Event, Refused, Said, Thought, ToolArgued, ToolBegan
-
-DONE = b"data: [DONE]\n\n"
 
 encode = msgspec.json.Encoder().encode
 
@@ -63,6 +62,28 @@ def usage_event(id: str, created: int, model: str, usage: Usage) -> bytes:
     return b"data: " + encode(said) + b"\n\n"
 
 
+class ChatSurface:
+    """`POST /v1/chat/completions`."""
+
+    done = b"data: [DONE]\n\n"
+
+    def chat_body(self, body: Body) -> Body:
+        """Return the request as it came."""
+        return body
+
+    def writer(self, call: Call) -> "ChatWriter":
+        """Return a writer for the answer to `call`."""
+        return ChatWriter(call.id, call.model, int(call.clock.wall()))
+
+    def error_body(self, error: GatewayError, call_id: str) -> bytes:
+        """Return OpenAI's error object."""
+        return error_body(error)
+
+    def error_event(self, error: GatewayError, call_id: str) -> bytes:
+        """Return an in-band error."""
+        return error_event(error)
+
+
 class ChatWriter:
     """Writes neutral events as chat completion chunks, or as one whole chat completion."""
 
@@ -101,6 +122,10 @@ class ChatWriter:
         if run:
             chunks.insert(0, Chunk(b"".join(run), text, finish_reason=finish, silent=silent, unseen=unseen))
         return chunks
+
+    def end(self) -> list[Chunk]:
+        """Return nothing: the edge says `[DONE]`."""
+        return []
 
     def whole(self, events: list[Event]) -> Chunk:
         """Return the chat completion that `events` tell."""

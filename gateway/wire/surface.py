@@ -24,7 +24,7 @@ class Writer(Protocol):
         ...
 
 
-class Surface(Protocol):
+class ClientSurface(Protocol):
     """One dialect that clients speak."""
 
     def chat_body(self, body: Body) -> Body:
