@@ -53,6 +53,7 @@ class Azure(OpenAI):
             base_url="",
             docs="https://learn.microsoft.com/azure/ai-foundry/openai/reference",
             stream_options="refused" if version and version < COUNTS_STREAMS else "known",
+            surfaces=("chat",) if version else ("chat", "responses"),
         )
         headers = {
             "content-type": "application/json",

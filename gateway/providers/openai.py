@@ -11,13 +11,15 @@ from gateway.core.call import Attempt
 from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
-from gateway.providers.base import Keyed, Request
+from gateway.providers.base import Keyed, Reader, Request
 from gateway.providers.failures import UNREADABLE, brief
+from gateway.providers.forward import ForwardReader
 from gateway.providers.masking import without_credentials
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
 from gateway.providers.openai_usage import mend_usage, usage_of
+from gateway.providers.responses import ResponseDecoder, whole_response
 from gateway.providers.vendors import Vendor, vendor, vendor_at, vendor_names
 
 
@@ -85,6 +87,7 @@ class OpenAI:
     """
 
     def __init__(self, row: Vendor, base_url: str, headers: dict[str, str]) -> None:
+        self.surfaces = frozenset(row.surfaces)
         self._row = row
         self._base_url = (base_url or row.base_url).rstrip("/")
         self._headers = headers
@@ -95,6 +98,12 @@ class OpenAI:
         Raises:
             BadRequest: `stream_options` or `messages` are not what they should be.
         """
+        if attempt.surface == "responses":
+            return Request(
+                self.url(attempt).removesuffix("/chat/completions") + "/responses",
+                attempt.body.but(model=attempt.deployment.model),
+                dict(self._headers),
+            )
         changes: dict[str, object] = {"model": attempt.deployment.model, **self._renamed(attempt)}
         if self._row.stream_options == "refused":
             changes["stream_options"] = None
@@ -108,8 +117,10 @@ class OpenAI:
         """Return where to send it."""
         return f"{self._base_url}/chat/completions"
 
-    def reader(self, attempt: Attempt) -> ChatReader:
+    def reader(self, attempt: Attempt) -> Reader:
         """Return a reader for a streamed answer."""
+        if attempt.surface == "responses":
+            return ForwardReader(ResponseDecoder())
         return ChatReader(attempt, self._row)
 
     def whole(self, attempt: Attempt, body: bytes) -> Chunk:
@@ -118,6 +129,8 @@ class OpenAI:
         Raises:
             UpstreamFailed: it is none, whatever its status said.
         """
+        if attempt.surface == "responses":
+            return whole_response(body)
         body = body.strip()  # DeepSeek keeps the connection alive by empty lines
         try:
             said = json_object(body)

@@ -184,5 +184,6 @@ def _used(said: _Usage) -> Usage:
 def _error(data: bytes) -> bytes:
     """Return OpenAI's error object, wherever a response or an event has it."""
     said: dict[str, Any] = msgspec.json.decode(data)
-    nested: Any = (said.get("response") or {}).get("error") or said.get("error")
+    response: dict[str, Any] = said.get("response") or {}
+    nested = response.get("error") or said.get("error")
     return msgspec.json.encode({"error": nested if isinstance(nested, dict) else said})

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from gateway.core.call import Surface
 from gateway.core.route import Prefill
 from gateway.core.shipped import shipped
 
@@ -33,6 +34,8 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`apart`: `completion_tokens` leaves them out; only `total_tokens` has them."""
     tool_calls: Literal["pieces", "whole"] = "pieces"
     """`whole`: every entry is a call of its own, whatever its `index` and `id` say."""
+    surfaces: tuple[Surface, ...] = ("chat",)
+    """What it speaks besides: a client of the same surface gets its bytes as they came."""
     prefill: Prefill = "none"
     """Whether its models go on from a last message of the assistant's."""
     states_cost: bool = False

@@ -1,7 +1,7 @@
 """Chat completions, as we send them, read into the neutral form: what other client surfaces are written from.
 
-An upstream that speaks OpenAI's dialect is mended first, so that what is read here is always right: one role, tool calls
-numbered without gaps, ids and names said once.
+An upstream that speaks OpenAI's dialect is mended first, so that what is read here is always right: one role, tool
+calls numbered without gaps, ids and names said once.
 """
 
 from typing import Any, Literal, cast, get_args
