@@ -21,9 +21,9 @@ MOST_WAITS = 200
 FEWEST_WAITS = 20
 """With fewer, nobody can say what is late."""
 WEIGHT_OF_NEWEST = 0.2
-"""How much of a new measurement goes into the mean: about the last ten count."""
+"""How much of a new measurement goes into the mean: about the last ten count, or fewer where they are old."""
 FADES_S = 60.0
-"""Who is not asked is expected to be twice as fast after so long: one that was slow once gets another chance."""
+"""A measurement is worth half after so long: one that was slow once gets another chance."""
 MOST_DOUBLINGS = 30
 """Long before, the longest rest is reached; what is down for a day would leave the range of numbers."""
 JITTER = 0.2
@@ -141,7 +141,11 @@ class Health:
     def spoke(self, now_s: float, first_chunk_s: float, *, stream: bool) -> None:
         """Take note of how soon it began to answer."""
         mean = self.first_chunk_s
-        self.first_chunk_s = first_chunk_s if mean is None else mean + WEIGHT_OF_NEWEST * (first_chunk_s - mean)
+        if mean is None:
+            self.first_chunk_s = first_chunk_s
+        else:
+            weight = 1 - (1 - WEIGHT_OF_NEWEST) * self._freshness(now_s)
+            self.first_chunk_s = mean + weight * (first_chunk_s - mean)
         self.measured_s = now_s
         if stream:
             self._waits.append(first_chunk_s)
@@ -154,7 +158,7 @@ class Health:
         mean = self.first_chunk_s
         if self.in_flight:
             return inf if mean is None else mean
-        return 0.0 if mean is None else mean * 0.5 ** ((now_s - self.measured_s) / FADES_S)
+        return 0.0 if mean is None else mean * self._freshness(now_s)
 
     def late_s(self, percentile: float) -> float | None:
         """Return the percentile of the last streams' first tokens; `None`: too few were seen."""
@@ -202,6 +206,10 @@ class Health:
     def wish(self, now_s: float, seconds: float) -> None:
         """Heed what the upstream asked for."""
         self.wishes_until_s = max(self.wishes_until_s, now_s + min(seconds, LONGEST_WISH_S))
+
+    def _freshness(self, now_s: float) -> float:
+        """Return how much of what was measured still holds, 0 to 1."""
+        return 0.5 ** ((now_s - self.measured_s) / FADES_S)
 
     def _count(self, now_s: float, *, bad: bool) -> None:
         self._outcomes.append((now_s, bad))
