@@ -136,7 +136,7 @@ class News(Struct, frozen=True):
 
     resting: dict[str, Rest]
     back: dict[str, float]
-    """Those that answer again, and how many seconds ago that was told; not for longer than all need to hear of it."""
+    """Those that answer again, and how many seconds ago, at most, that was told. All hear of it, and then no more."""
 
 
 class Rests(Protocol):

@@ -57,7 +57,7 @@ class RedisRests:
             if strikes:
                 news.resting[name.decode()] = Rest(left_s, strikes)
             else:
-                news.back[name.decode()] = TOLD_FOR_S - left_s
+                news.back[name.decode()] = TOLD_FOR_S - left_s + 0.001  # milliseconds were rounded
         return news
 
     async def may_probe(self, name: str, seconds: float) -> bool:
