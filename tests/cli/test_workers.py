@@ -1,12 +1,13 @@
 """Four workers and one Redis: limits hold exactly, answers are shared. Real processes, counted from outside."""
 
 import asyncio
+import re
 from collections import Counter
 
 import httpx
 import pytest
 
-from tests.script import ScriptedUpstream, Slow
+from tests.script import Fails, ScriptedUpstream, Slow
 from tests.serving import mock_config, started
 
 CHAIN = "chain: [{use: auth}, {use: limits}, {use: cache}, {use: cost}, {use: retry}]"
@@ -68,3 +69,46 @@ async def test_an_answer_is_kept_for_all_workers(upstream, valkey_url, tmp_path)
     assert {answer.headers["x-gateway-cache"] for answer in again} == {"hit"}
     assert {answer.headers["x-gateway-cost"] for answer in again} == {"0.000000000"}
     assert upstream.asked == 1
+
+
+async def conditions(url):
+    """How `mock`'s deployment is, as some worker sees it."""
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        said = (await client.get(f"{url}/health")).json()["deployments"]
+    return [(it["name"], it["state"]) for it in said]
+
+
+async def until_all(url, expected):
+    """Wait until whichever worker is asked says so."""
+    async with asyncio.timeout(20):
+        while any([await conditions(url) != [expected] for _ in range(20)]):
+            await asyncio.sleep(0.1)
+
+
+async def metric(url, name):
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        said = (await client.get(f"{url}/metrics")).text
+    return [float(value) for value in re.findall(rf"^{name}{{[^}}]*}} (\S+)$", said, re.MULTILINE)]
+
+
+async def test_a_deployment_that_one_worker_found_ill_rests_in_all(upstream, own_valkey, tmp_path):
+    """Its upstream is asked once, not once by each; then one call of all tries it, and all know that it is back."""
+    chain = "chain: [{use: metrics}, {use: retry, attempts: 1}]"
+    more = f"health: {{failures: 1, rest: 6s}}\nredis: {own_valkey.url}\n"
+    (tmp_path / "gateway.yaml").write_text(mock_config(upstream.url, chain, more))
+    upstream.will(Fails(500))
+    with started(tmp_path, "--workers", "4") as gateway:
+        await asyncio.to_thread(gateway.until_ready, 4)
+        assert (await ask(gateway.url, "the first")).status_code == 502
+        await until_all(gateway.url, ("mock/mock-1", "resting"))
+        answers = [await ask(gateway.url, f"call {i}") for i in range(20)]
+        assert {answer.status_code for answer in answers} == {503} and upstream.asked == 1
+        assert await metric(gateway.url, "gateway_rests_total") == [1]
+        assert await metric(gateway.url, "gateway_resting") == [1]
+
+        upstream.will(Slow("well again", first_s=2.0))
+        await until_all(gateway.url, ("mock/mock-1", "trying"))
+        answers = await asyncio.gather(*(ask(gateway.url, f"try {i}") for i in range(20)))
+        assert Counter(answer.status_code for answer in answers) == {200: 1, 503: 19} and upstream.asked == 2
+        await until_all(gateway.url, ("mock/mock-1", "well"))
+        assert await metric(gateway.url, "gateway_resting") == [0]
