@@ -34,6 +34,8 @@ class Tried(Struct):
     """The class of what went wrong, empty when it answered."""
     unhealthy: bool = False
     """What went wrong speaks against the deployment; a request that it rejected does not."""
+    trial: bool = False
+    """It was to find out whether a deployment that had rested answers again."""
     retry_after_s: float | None = None
     """The patience that the upstream asked for."""
     status: int = 0
@@ -82,6 +84,11 @@ class Receipt(Struct):
 
     skipped: int = 0
     """Events of the upstream that could not be read and were left out."""
+
+    @property
+    def rescues(self) -> list[Why]:
+        """How the answer was gone on with, each time that it broke off and somebody could."""
+        return [tried.why for tried in self.tried if tried.why in ("continue", "restart") and not tried.error]
 
     @property
     def answered_by(self) -> Tried | None:

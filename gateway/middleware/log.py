@@ -111,6 +111,8 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         "attempts": len(receipt.tried),
         "failed": [_failed(one) for one in receipt.tried if one.error],
         "cache": receipt.cache,
+        "rescued": receipt.rescues,
+        "skipped": receipt.skipped or None,
         "finish_reason": receipt.finish_reason,
         "total_ms": round(receipt.total_s * 1000, 1),
         "first_chunk_ms": None if receipt.first_chunk_s is None else round(receipt.first_chunk_s * 1000, 1),

@@ -118,7 +118,7 @@ class Retry:
         try:
             async with attempt:
                 self._fleet.begin(place.deployment, tried)
-                attempt.at_end(lambda _: self._fleet.end(tried))
+                attempt.at_end(lambda receipt: self._fleet.end(tried, receipt))
                 reply = await next(attempt)
                 tried.first_chunk_s = call.clock.now() - tried.began_s
                 self._fleet.spoke(tried, stream=call.stream)

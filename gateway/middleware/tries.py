@@ -174,14 +174,11 @@ class Tries:
         return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s
 
     async def _may_ask(self, place: Place, failure: UpstreamFailed | None) -> bool:
-        """Return whether the fleet gives leave.
-
-        Raises:
-            UpstreamFailed: `failure`, because asking once more would multiply the trouble that there is.
-        """
+        """Return whether it may be asked: the fleet gives leave, and it does not multiply the trouble that there is."""
         troubled = place.asked or not self._fleet.is_well(place.deployment.name)
         if failure is not None and troubled and not self._repeats.spend():
-            raise failure
+            self._leave(lambda other: other is place)  # whoever is well may still be asked
+            return False
         return await self._fleet.admit(place.deployment)
 
 
