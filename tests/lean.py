@@ -20,6 +20,8 @@ class Answer:
     body: bytes
     whole: bool
     """HTTP's own end was there: the body's length, or the last chunk."""
+    heard_s: float
+    """When the last piece of its body came, by the loop's clock."""
 
     @property
     def done(self) -> bool:
@@ -38,6 +40,7 @@ class Lean:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._heard_s = 0.0
 
     @classmethod
     async def open(cls, url: str, *, kept_bytes: int | None = None) -> Self:
@@ -101,8 +104,8 @@ class Lean:
                 await self._body(headers, body)
             except (OSError, asyncio.IncompleteReadError) as error:
                 body += getattr(error, "partial", b"")
-                return Answer(status, headers, bytes(body), whole=False)
-            return Answer(status, headers, bytes(body), whole=True)
+                return Answer(status, headers, bytes(body), whole=False, heard_s=self._heard_s)
+            return Answer(status, headers, bytes(body), whole=True, heard_s=self._heard_s)
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Return status and headers, once they are here."""
@@ -112,12 +115,17 @@ class Lean:
 
     async def _body(self, headers: dict[str, str], body: bytearray) -> None:
         if "content-length" in headers:
-            body += await self._reader.readexactly(int(headers["content-length"]))
+            body += await self._exactly(int(headers["content-length"]))
             return
         while size := int((await self._reader.readuntil(b"\r\n")), 16):
-            body += await self._reader.readexactly(size)
+            body += await self._exactly(size)
             await self._reader.readexactly(2)
         await self._reader.readexactly(2)
+
+    async def _exactly(self, size: int) -> bytes:
+        data = await self._reader.readexactly(size)
+        self._heard_s = asyncio.get_running_loop().time()
+        return data
 
     async def read(self, most: int) -> bytes:
         """Return some bytes of whatever comes; none at the end."""

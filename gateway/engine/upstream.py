@@ -18,6 +18,7 @@ from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import estimated_usage
+from gateway.engine.failures import timed_out
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import LocalProvider, Provider, Reader, Request
 from gateway.wire.estimate import CHARS_A_TOKEN
@@ -139,20 +140,37 @@ class Patience:
         self.deadline.at_s, self.deadline.clock = self._next()
 
     def pause(self) -> None:
-        """Stop the pace: something came, and its reader is next."""
-        if self._timeouts.tokens_per_s and self._heard_at_s != inf:
+        """Stop the clocks of silence: something came, and its reader is next."""
+        if self._heard_at_s != inf:
             now_s = self._loop.time()
             self._credit_s -= now_s - self._heard_at_s
             self._heard_at_s = now_s
+
+    def resume(self) -> None:
+        """Wait on where it was stopped, for nothing of content came."""
+        if self._heard_at_s != inf:
+            now_s = self._loop.time()
+            self.deadline.at_s += now_s - self._heard_at_s
+            self._heard_at_s = now_s
+            self._sooner(self._total_at_s, "total")
+
+    def check(self) -> None:
+        """Look at the clock behind a piece without content: where one follows the other, no wait would be too long.
+
+        Raises:
+            TimedOut: it has passed.
+        """
+        if self._loop.time() >= self.deadline.at_s:
+            raise timed_out(self.deadline.clock)
 
     def heard(self, chars: int) -> None:
         """Wait on, now that a piece of content came, of so many characters."""
         timeouts, deadline, now_s = self._timeouts, self.deadline, self._loop.time()
         deadline.at_s, deadline.clock = now_s + timeouts.idle_s, "idle"
+        self._heard_at_s = now_s
         if timeouts.tokens_per_s:
             earned_s = chars / CHARS_A_TOKEN / timeouts.tokens_per_s
             self._credit_s = min(timeouts.idle_s, self._credit_s + earned_s)
-            self._heard_at_s = now_s
             self._sooner(now_s + self._credit_s, "throughput")
         self._sooner(self._total_at_s, "total")
 
@@ -186,7 +204,9 @@ async def _whole_body(response: Response, patience: Patience) -> bytes:
                 raise Unreachable(f"the upstream's answer is longer than {MOST_ANSWER_BYTES} bytes")
             pieces.append(piece)
             patience.pause()
-            if not piece.isspace():
+            if piece.isspace():
+                patience.check()
+            else:
                 patience.heard(len(piece))
     return b"".join(pieces)
 
@@ -226,15 +246,21 @@ async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patien
             async with aclosing(lent.response.pieces()) as pieces:
                 async for data in pieces:
                     patience.pause()
+                    spoke = False
                     for chunk in reader.feed(data):
                         _note(tried, chunk)
                         yield chunk
-                        if not chunk.silent:
+                        if chunk.silent:
+                            patience.resume()
+                        else:
+                            spoke = True
                             patience.heard(len(chunk.text) + chunk.unseen)
                     if reader.finished:
                         break
                     if reader.complete:
                         patience.for_last_words()
+                    if not spoke:
+                        patience.check()
         except UpstreamFailed:
             if not reader.complete:
                 raise
