@@ -110,6 +110,7 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         "stream": call.stream,
         "attempts": len(receipt.tried),
         "failed": [_failed(one) for one in receipt.tried if one.error],
+        "joined": [f"{one.why} {_plain(one.deployment)}" for one in receipt.joined],
         "cache": receipt.cache,
         "finish_reason": receipt.finish_reason,
         "total_ms": round(receipt.total_s * 1000, 1),

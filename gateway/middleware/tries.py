@@ -94,10 +94,10 @@ class Tries:
         """Return whom to ask now, when the time has come.
 
         Raises:
-            UpstreamFailed: `failure`, because nobody is left to ask, or not soon enough.
+            UpstreamFailed: `failure`, because nobody is left to ask, not soon enough, or no time is.
             Resting: nobody may be asked, and nobody was.
         """
-        if self.left <= 0 and failure is not None:
+        if failure is not None and (self.left <= 0 or self._call.clock.now() >= self._call.deadline_s):
             raise failure
         while True:
             now_s = self._call.clock.now()
@@ -112,8 +112,9 @@ class Tries:
 
     def once_more(self) -> bool:
         """Take an attempt out of the budget; return whether there was one."""
-        self.left -= 1
-        return self.left >= 0
+        had = self.left > 0
+        self.left -= had
+        return had
 
     def beside(self, first: Place) -> Place | None:
         """Return who may be asked while `first` makes us wait: somebody well, whom this call has not asked."""
