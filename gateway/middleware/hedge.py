@@ -15,6 +15,8 @@ from gateway.middleware.tries import Ask, Begun, Place, Tries
 
 HEDGED = Counter("gateway_hedges", "Streams that were asked for twice, by who spoke first.", ["winner"])
 
+Racing = dict["asyncio.Task[Begun | UpstreamFailed]", Place]
+
 
 async def race(
     call: Call, first: Place, late_s: float, *, tries: Tries, ask: Ask, may_ask: Callable[[], bool]
@@ -33,13 +35,13 @@ async def race(
         UpstreamFailed: no other attempt can help.
     """
     before = len(call.receipt.tried)
-    racing = [asyncio.ensure_future(ask(call, first, "first"))]
+    racing = {asyncio.ensure_future(ask(call, first, "first")): first}
     begun: Begun | UpstreamFailed | None = None
     try:
         await asyncio.wait(racing, timeout=late_s)
-        other = None if racing[0].done() or not tries.left else tries.beside(first)
+        other = tries.beside(first) if tries.left and not any(task.done() for task in racing) else None
         if other is not None and may_ask() and tries.once_more():
-            racing.append(asyncio.ensure_future(ask(call, other, "hedge")))
+            racing[asyncio.ensure_future(ask(call, other, "hedge"))] = other
         begun = await _first_to_speak(racing)
         return begun
     finally:
@@ -47,7 +49,7 @@ async def race(
         _note(call.receipt.tried[before:], begun.attempt.tried if isinstance(begun, Begun) else None)
 
 
-async def _first_to_speak(racing: "list[asyncio.Task[Begun | UpstreamFailed]]") -> Begun | UpstreamFailed:
+async def _first_to_speak(racing: Racing) -> Begun | UpstreamFailed:
     """Return what the first begins who begins at all, or the failure of the last; leave in `racing` who still runs.
 
     Raises:
@@ -58,7 +60,7 @@ async def _first_to_speak(racing: "list[asyncio.Task[Begun | UpstreamFailed]]") 
     while racing:
         done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in racing if task in done]:
-            racing.remove(task)
+            del racing[task]
             try:
                 begun = task.result()
             except GatewayError as error:
@@ -73,10 +75,11 @@ async def _first_to_speak(racing: "list[asyncio.Task[Begun | UpstreamFailed]]") 
     return failure
 
 
-async def _end(losing: "list[asyncio.Task[Begun | UpstreamFailed]]") -> None:
-    """Stop those who were not heard."""
-    for task in losing:
+async def _end(losing: Racing) -> None:
+    """Stop those who were not heard; should the call need another attempt, others are asked before them."""
+    for task, place in losing.items():
         task.cancel()
+        place.asked += 1
     for ended in await asyncio.gather(*losing, return_exceptions=True):
         if isinstance(ended, Begun):  # it spoke in the same moment
             if ended.reply.rest is not None:
