@@ -6,7 +6,7 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Says("Hi", cached_tokens=4)      the same, with more to say about it
     Tool("weather", {"city": "Oslo"})    a tool call
     Busy(retry_after=2)              429
-    Fails(500)                       any status, with any body and headers
+    Fails(500)                       any status, with any body and headers; `after_s`: not at once
     Html()                           a page with a 200, as broken proxies send it
     Silent()                         nothing at all, until the client leaves
     Mumbles(b"…", b"…")              the first bytes and then the others for ever: signs of life, but never a head
@@ -15,11 +15,12 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Stalls("one two", after_events=2)    an answer that falls silent, until the client leaves
     Floods(megabytes=50)             a stream that is long, as fast as it is taken
     Pings("one two", after_events=2)    the same, but for signs of life: comments or, in a whole answer, blank lines
-    Cut("one two", after_events=2)   a stream that is closed before its end
+    Cut("one two", after_events=2)   a stream that is closed before its end; `resets`: by a TCP reset
     Events(b"data: …", b"…")         a stream of these very events, one by one
     InBand("Hello", "overloaded")    a stream that says its text and then that it failed
     Resets(after=0)                  a TCP reset after so many bytes of the answer, its head included
     Raw(b"...")                      any bytes, and then the connection is closed (or kept)
+    lambda asked: "Hello"            a step that depends on what was asked
 
 `after_events` counts every event: the first one of an OpenAI stream is the role, and behind the words come the finish,
 the usage if it was asked for, and `[DONE]`. The body of a whole answer is cut at its words: what stands before them is
@@ -52,6 +53,7 @@ from tests.steps import (
     Pings,
     Raw,
     Resets,
+    Said,
     Silent,
     Slow,
     Stalls,
@@ -220,7 +222,8 @@ class _Connection(asyncio.Protocol):
             self.asked, self.sent, self.events = asked, 0, 0
             self.upstream.requests.append(asked)
             self.upstream.changed()
-            await self._play(Says(step) if isinstance(step, str) else step, asked)
+            said = step(asked) if callable(step) else step
+            await self._play(Says(said) if isinstance(said, str) else said, asked)
             self.asked = None
             self.answered += 1
 
@@ -247,7 +250,7 @@ class _Connection(asyncio.Protocol):
         self._arrived.clear()
         await self._arrived.wait()
 
-    async def _play(self, step: Step, asked: Asked) -> None:
+    async def _play(self, step: Said, asked: Asked) -> None:
         match step:
             case Says():
                 await self._answer(step, asked)
@@ -258,6 +261,7 @@ class _Connection(asyncio.Protocol):
                 headers = {} if step.retry_after is None else {"retry-after": f"{step.retry_after}"}
                 await self._write(_http(step.status, _error("slow down", "rate_limit_error"), headers))
             case Fails():
+                await asyncio.sleep(step.after_s)
                 await self._write(_http(step.status, _body(step.body), step.headers))
             case Html():
                 page = b"<html><body><h1>It works!</h1></body></html>"
@@ -280,6 +284,8 @@ class _Connection(asyncio.Protocol):
                 await self._again(_chunk(sign if step.every_s else sign * FLOOD), step.every_s)
             case Cut():
                 await self._stream(events(Says(step.text), asked)[: step.after_events])
+                if step.resets:
+                    await self._reset(b"")
                 self._leave()
             case Events():
                 await self._stream(step.events, step.between_s)

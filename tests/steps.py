@@ -1,9 +1,10 @@
 """The steps of a scripted upstream, each the answer to one request. `tests/script.py` lists and plays them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.dialects import Says
+from tests.dialects import Asked, Says
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Fails:
     status: int
     body: bytes | str | dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    after_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Cut:
 
     text: str = "Hello"
     after_events: int = 1
+    resets: bool = False
 
 
 class Events:
@@ -137,7 +140,7 @@ def Tool(name: str, arguments: dict[str, Any] | None = None) -> Says:
     return Says(tool=name, arguments=arguments or {})
 
 
-Step = (
+Said = (
     str
     | Says
     | Busy
@@ -156,3 +159,5 @@ Step = (
     | Resets
     | Raw
 )
+Step = Said | Callable[[Asked], Said]
+"""A step, or one that depends on what was asked."""

@@ -18,6 +18,8 @@ Why = Literal["first", "retry", "hedge", "continue", "restart"]
 """How an attempt came about: the call's first · the one before failed · the one before was late · the one before broke
 off, and this one goes on from what the client had seen, or begins anew because it had seen nothing yet."""
 
+JOINED: frozenset[Why] = frozenset({"continue", "restart"})
+
 
 class Tried(Struct):
     """One attempt at one deployment."""
@@ -86,9 +88,9 @@ class Receipt(Struct):
     """Events of the upstream that could not be read and were left out."""
 
     @property
-    def rescues(self) -> list[Why]:
-        """How the answer was gone on with, each time that it broke off and somebody could."""
-        return [tried.why for tried in self.tried if tried.why in ("continue", "restart") and not tried.error]
+    def joined(self) -> list[Tried]:
+        """The attempts whose answers were joined to one that had broken off."""
+        return [tried for tried in self.tried if tried.why in JOINED and tried.first_chunk_s is not None]
 
     @property
     def answered_by(self) -> Tried | None:

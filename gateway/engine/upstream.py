@@ -17,6 +17,7 @@ from gateway.core.call import Attempt, Call
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
+from gateway.core.route import Timeouts
 from gateway.engine.engine import estimated_usage
 from gateway.engine.failures import timed_out
 from gateway.engine.transport import Deadline, Response, Transport
@@ -61,12 +62,10 @@ class Upstream:
         try:
             reply = await self._answer(call, self._places[call.deployment.provider])
         except TimedOut as error:
-            if error.clock:
-                error.then = call.deployment.timeouts.then_after(error.clock)
-                error.unhealthy = error.clock != "total"  # which the client may have made as short as it likes
+            _weigh(error, call.deployment.timeouts)
             raise
         except asyncio.CancelledError:
-            tried.usage = estimated_usage(call, tried.chars)  # it was asked, and may count what it did
+            tried.usage = tried.usage or estimated_usage(call, tried.chars)  # it was asked, and may count what it did
             raise
         tried.first_chunk_s = call.clock.now() - tried.began_s
         return reply
@@ -214,13 +213,36 @@ async def _whole_body(response: Response, patience: Patience) -> bytes:
 async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> Reply:
     if "html" in lent.response.headers.get("content-type", ""):
         raise Unreachable(f"{attempt.deployment.provider} answered with a web page instead of a stream")
-    chunks = _chunks(attempt, reader, lent, patience)
-    try:
-        first = await _first_that_speaks(chunks)
-    except BaseException:
-        await chunks.aclose()
-        raise
-    return Reply(first, _rest(attempt, chunks))
+    chunks = _from_first_word(attempt, _chunks(attempt, reader, lent, patience))
+    return Reply(await anext(chunks), chunks)
+
+
+async def _from_first_word(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks, the first with content first. Whatever fails behind it breaks an answer that had begun.
+
+    One generator for both, so that whoever closes it closes what is within, also before anything else was taken.
+    """
+    async with aclosing(chunks):
+        yield await _first_that_speaks(chunks)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except UpstreamFailed as error:
+            if isinstance(error, TimedOut):
+                _weigh(error, attempt.deployment.timeouts)
+            broke = (
+                error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
+            )
+            broke.unhealthy = error.unhealthy
+            attempt.failed(broke)
+            raise broke from (None if broke is error else error)
+
+
+def _weigh(error: TimedOut, timeouts: Timeouts) -> None:
+    """Say what follows from a clock of ours, and whether it speaks against the deployment."""
+    if error.clock:
+        error.then = timeouts.then_after(error.clock)
+        error.unhealthy = error.clock != "total"  # which the client may have made as short as it likes
 
 
 async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
@@ -281,21 +303,6 @@ def _note(tried: Tried, chunk: Chunk) -> None:
     tried.chars += len(chunk.text) + chunk.unseen
     if chunk.usage is not None:
         tried.usage = chunk.usage
-
-
-async def _rest(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks behind the first. Whatever fails now breaks an answer that had begun."""
-    async with aclosing(chunks):
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except UpstreamFailed as error:
-            broke = (
-                error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
-            )
-            broke.unhealthy = error.unhealthy
-            attempt.failed(broke)
-            raise broke from (None if broke is error else error)
 
 
 async def _refusal(provider: Provider, response: Response, deadline: Deadline) -> UpstreamFailed:

@@ -84,8 +84,8 @@ def _count(receipt: Receipt) -> None:
         _cache(receipt.cache).inc()
     for attempt in receipt.tried:
         _attempt(attempt.provider, attempt.error).inc()
-    for how in receipt.rescues:
-        RESCUES.labels(how).inc()
+    for attempt in receipt.joined:
+        RESCUES.labels(attempt.why).inc()
     if receipt.skipped:
         family.skipped(receipt.skipped)
     if receipt.usage is not None and receipt.cache != "hit":

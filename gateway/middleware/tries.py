@@ -20,7 +20,7 @@ class Place(Struct):
 
     deployment: Deployment
     asked: int = 0
-    """How often it failed."""
+    """How often it failed, or made us wait until another spoke."""
     ready_s: float = -inf
     """When it may be asked again."""
     refuses_prefill: bool = False
@@ -94,10 +94,10 @@ class Tries:
         """Return whom to ask now, when the time has come.
 
         Raises:
-            UpstreamFailed: `failure`, because nobody is left to ask, or not soon enough.
+            UpstreamFailed: `failure`, because nobody is left to ask, not soon enough, or no time is.
             Resting: nobody may be asked, and nobody was.
         """
-        if self.left <= 0 and failure is not None:
+        if failure is not None and (self.left <= 0 or self._call.clock.now() >= self._call.deadline_s):
             raise failure
         while True:
             now_s = self._call.clock.now()
@@ -112,8 +112,9 @@ class Tries:
 
     def once_more(self) -> bool:
         """Take an attempt out of the budget; return whether there was one."""
-        self.left -= 1
-        return self.left >= 0
+        had = self.left > 0
+        self.left -= had
+        return had
 
     def beside(self, first: Place) -> Place | None:
         """Return who may be asked while `first` makes us wait: somebody well, whom this call has not asked."""
@@ -152,8 +153,11 @@ class Tries:
         self._places = [place for place in self._places if not gone(place)]
 
     def _soonest(self, now_s: float) -> tuple[Place | None, float, Rest | None]:
-        """Return who may be asked soonest, in how many seconds, and the shortest rest of those who may not."""
-        best, best_s, shortest = None, inf, None
+        """Return who may be asked soonest, in how many seconds, and the shortest rest of those who may not.
+
+        Of those who may be asked at once, whoever was asked least: the same again only when no other is left.
+        """
+        best, soonest, shortest = None, (inf, 0), None
         for place in self._places:
             wait_s = max(0.0, place.ready_s - now_s)
             rest = self._fleet.rest(place.deployment.name)
@@ -164,11 +168,11 @@ class Tries:
                     wait_s = max(wait_s, rest.left_s)
                 elif rest.left_s > wait_s:
                     continue
-            if wait_s < best_s:
-                best, best_s = place, wait_s
-                if not wait_s:
+            if (wait_s, place.asked) < soonest:
+                best, soonest = place, (wait_s, place.asked)
+                if soonest == (0, 0):
                     break
-        return best, best_s, shortest
+        return best, soonest[0], shortest
 
     def _is_worth(self, wait_s: float, now_s: float) -> bool:
         return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s

@@ -301,8 +301,8 @@ async def test_refusals_skipped_events_and_rescues_are_counted_and_logged(primar
         await gateway.settle()
         assert [after - sooner for after, sooner in zip(await counts(), before, strict=True)] == [1, 1, 1]
     lines = capsysbinary.readouterr().out.decode()
-    assert lines.count('"skipped":1') == 1 and lines.count('"rescued":["restart"]') == 1
-    assert lines.count('"skipped"') == lines.count('"rescued"') == 1
+    assert lines.count('"skipped":1') == 1 and lines.count('"joined":["restart ') == 1
+    assert lines.count('"skipped"') == lines.count('"joined"') == 1
 
 
 def hello(text="Hello"):

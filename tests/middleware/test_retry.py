@@ -69,6 +69,18 @@ async def test_the_same_deployment_is_asked_again_after_a_growing_wait():
     assert len({Waits(RetryOptions()).backoff_s(1) for _ in range(10)}) > 1
 
 
+async def test_others_come_before_the_same_again_however_long_they_took():
+    """That the wait is over meanwhile makes nobody better than one who has not failed."""
+    retry, script, call = retrying(*[Unreachable("x")] * 2, b"yes", routes=[Route("fast", (A, B, C))])
+
+    async def slowly(attempt):
+        call.clock.passed_s += 5
+        return await script(attempt)
+
+    await retry(call, slowly)
+    assert script.names == "abc"
+
+
 async def test_retry_after_is_not_undercut():
     """An upstream that asked for four seconds is not asked before; one that did not, is."""
     retry, script, call = retrying(Busy("no", retry_after_s=4), Busy("no", retry_after_s=9), b"ok")
