@@ -63,7 +63,6 @@ class Upstream:
         except TimedOut as error:
             if error.clock:
                 error.then = call.deployment.timeouts.then_after(error.clock)
-                error.unhealthy = error.clock != "total"  # which the client may have made as short as it likes
             raise
         except asyncio.CancelledError:
             tried.usage = estimated_usage(call, tried.chars)  # it was asked, and may count what it did
@@ -85,9 +84,9 @@ class Upstream:
         attempt.at_end(lambda _: self._let_go(lent, patience.deadline))
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
+        patience.has_head()
         if response.status >= 300:
             raise await _refusal(provider, response, patience.deadline)
-        patience.has_head()
         if attempt.stream and "json" not in response.headers.get("content-type", ""):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))

@@ -14,6 +14,9 @@ from gateway.core.resources import Candidates, Fleet, Rest
 from gateway.core.route import Deployment, Route
 from gateway.middleware.allowance import Allowance
 
+MOMENT_S = 0.01
+"""Whoever is asked once more with less time than this left is asked in vain. (Event loops round to a millisecond.)"""
+
 
 class Place(Struct):
     """A deployment during one call."""
@@ -97,7 +100,7 @@ class Tries:
             UpstreamFailed: `failure`, because nobody is left to ask, or not soon enough.
             Resting: nobody may be asked, and nobody was.
         """
-        if self.left <= 0 and failure is not None:
+        if failure is not None and (self.left <= 0 or self._is_over()):
             raise failure
         while True:
             now_s = self._call.clock.now()
@@ -169,6 +172,9 @@ class Tries:
                 if not wait_s:
                     break
         return best, best_s, shortest
+
+    def _is_over(self) -> bool:
+        return self._call.deadline_s - self._call.clock.now() < MOMENT_S
 
     def _is_worth(self, wait_s: float, now_s: float) -> bool:
         return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s
