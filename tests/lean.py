@@ -4,8 +4,9 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 MOST_S = 30.0
 """How long anything may take."""
@@ -60,22 +61,25 @@ class Lean:
             raise
         return cls(*await asyncio.open_connection(sock=sock, limit=kept_bytes or 2**16))
 
-    async def ask(self, text: str = "Hi", **fields: object) -> Answer:
-        """Make a call of `mock`, and return its whole answer.
+    async def ask(self, text: str = "Hi", **said: Any) -> Answer:
+        """Make a call of `mock`, and return its whole answer. `said` is what `send` takes.
 
         Raises:
             ConnectionError: there was none.
         """
-        self.send(text, **fields)
+        self.send(text, **said)
         return await self.answer()
 
-    def send(self, text: str = "Hi", *, key: str = "", **fields: object) -> None:
+    def send(
+        self, text: str = "Hi", *, key: str = "", headers: Mapping[str, str] | None = None, **fields: object
+    ) -> None:
         """Send a call of `mock`."""
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         said = {"model": "mock", "messages": [{"role": "user", "content": text}], **fields}
         body = json.dumps(said).encode()
         self.write(
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nauthorization: Bearer {key or 'none'}\r\n\r\n".encode()
+            f"content-length: {len(body)}\r\nauthorization: Bearer {key or 'none'}\r\n{more}\r\n".encode()
             + body
         )
 

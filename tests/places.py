@@ -67,7 +67,7 @@ class Places:
             if not unhealthy:
                 tried.first_chunk_s = first_chunk_s
                 fleet.spoke(tried, stream=True)
-            fleet.end(tried)
+            fleet.end(tried, Receipt("measured", tried=[tried]))
 
 
 class Told:

@@ -30,12 +30,13 @@ Many calls at once are told apart by their models: `upstream.always("mute", Sile
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -82,6 +83,7 @@ __all__ = [
     "Slow",
     "Stalls",
     "Tool",
+    "taking_nobody",
 ]
 
 
@@ -168,6 +170,20 @@ class ScriptedUpstream:
     def changed(self) -> None:
         """Have `until` look again."""
         self._changed.set()
+
+
+@contextlib.contextmanager
+def taking_nobody() -> Iterator[str]:
+    """Listen, but take no connection, and yield the base URL: a kernel whose line is full lets the others knock."""
+    with contextlib.ExitStack() as sockets:
+        listening = sockets.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
 
 
 class _Connection(asyncio.Protocol):

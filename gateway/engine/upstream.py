@@ -17,7 +17,6 @@ from gateway.core.call import Attempt, Call
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
-from gateway.core.route import Timeouts
 from gateway.engine.engine import estimated_usage
 from gateway.engine.failures import timed_out
 from gateway.engine.transport import Deadline, Response, Transport
@@ -62,7 +61,8 @@ class Upstream:
         try:
             reply = await self._answer(call, self._places[call.deployment.provider])
         except TimedOut as error:
-            _weigh(error, call.deployment.timeouts)
+            if error.clock:
+                error.then = call.deployment.timeouts.then_after(error.clock)
             raise
         except asyncio.CancelledError:
             tried.usage = tried.usage or estimated_usage(call, tried.chars)  # it was asked, and may count what it did
@@ -84,9 +84,9 @@ class Upstream:
         attempt.at_end(lambda _: self._let_go(lent, patience.deadline))
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
+        patience.has_head()
         if response.status >= 300:
             raise await _refusal(provider, response, patience.deadline)
-        patience.has_head()
         if attempt.stream and "json" not in response.headers.get("content-type", ""):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
@@ -228,21 +228,12 @@ async def _from_first_word(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]
             async for chunk in chunks:
                 yield chunk
         except UpstreamFailed as error:
-            if isinstance(error, TimedOut):
-                _weigh(error, attempt.deployment.timeouts)
             broke = (
                 error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
             )
             broke.unhealthy = error.unhealthy
             attempt.failed(broke)
             raise broke from (None if broke is error else error)
-
-
-def _weigh(error: TimedOut, timeouts: Timeouts) -> None:
-    """Say what follows from a clock of ours, and whether it speaks against the deployment."""
-    if error.clock:
-        error.then = timeouts.then_after(error.clock)
-        error.unhealthy = error.clock != "total"  # which the client may have made as short as it likes
 
 
 async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:

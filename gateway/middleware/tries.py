@@ -14,6 +14,9 @@ from gateway.core.resources import Candidates, Fleet, Rest
 from gateway.core.route import Deployment, Route
 from gateway.middleware.allowance import Allowance
 
+MOMENT_S = 0.01
+"""Whoever is asked once more with less time than this left is asked in vain. (Event loops round to a millisecond.)"""
+
 
 class Place(Struct):
     """A deployment during one call."""
@@ -97,7 +100,7 @@ class Tries:
             UpstreamFailed: `failure`, because nobody is left to ask, not soon enough, or no time is.
             Resting: nobody may be asked, and nobody was.
         """
-        if failure is not None and (self.left <= 0 or self._call.clock.now() >= self._call.deadline_s):
+        if failure is not None and (self.left <= 0 or self._is_over()):
             raise failure
         while True:
             now_s = self._call.clock.now()
@@ -173,6 +176,9 @@ class Tries:
                 if soonest == (0, 0):
                     break
         return best, soonest[0], shortest
+
+    def _is_over(self) -> bool:
+        return self._call.deadline_s - self._call.clock.now() < MOMENT_S
 
     def _is_worth(self, wait_s: float, now_s: float) -> bool:
         return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s

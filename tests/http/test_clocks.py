@@ -4,10 +4,7 @@ All cells of the matrix are asked at once, each by a route of its own, so that t
 """
 
 import asyncio
-import contextlib
 import json
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +12,7 @@ import pytest
 
 from gateway.engine.upstream import LAST_WORDS_S
 from tests.lean import Answer, Lean
-from tests.script import Dribbles, Events, Mumbles, Pings, ScriptedUpstream, Silent, Slow, Stalls
+from tests.script import Dribbles, Events, Mumbles, Pings, ScriptedUpstream, Silent, Slow, Stalls, taking_nobody
 from tests.serving import serving
 from tests.steps import Step
 
@@ -150,14 +147,17 @@ STEADY: list[Cell] = [
     for http in ("native", "httpx")
 ]
 LATE = Cell("", "whole", "late", Slow("word", first_s=1.5), {"first_token": "1s", "idle": "1s"})
-COUNTED = Cell("", "stream", "usage, but no [DONE]", Stalls(SHORT, after_events=7), {})
+COUNTED = Cell("", "stream", "usage, but no end", Stalls(SHORT, after_events=7), {})
 UNCOUNTED = [
-    Cell("", "stream", "neither usage nor [DONE]", Stalls(SHORT, after_events=6), {}),
+    Cell("", "stream", "neither usage nor end", Stalls(SHORT, after_events=6), {}),
     Cell("", "stream", "heartbeats behind the finish", Pings(SHORT, after_events=6), {}),
     Cell("", "stream", "heartbeats behind the finish", Pings(SHORT, after_events=6), {}, "httpx"),
 ]
 CELLS = [*FIRING, *STEADY, LATE, COUNTED, *UNCOUNTED]
 
+LONGEST_S = 3 * CLOCK_S
+"""A clock that has not fired by then will not."""
+NONE = Answer(0, {}, b"", whole=False, heard_s=0.0)
 Outcome = tuple[Answer, float]
 """What a client got, and after how many seconds the last of it."""
 
@@ -169,7 +169,7 @@ def outcomes() -> dict[Cell, Outcome]:
 
 
 async def all_outcomes() -> dict[Cell, Outcome]:
-    with full() as full_url:
+    with taking_nobody() as full_url:
         async with ScriptedUpstream() as upstream, serving(config(upstream.url, full_url)) as gateway:
             asking: dict[Cell, asyncio.Task[Outcome]] = {}
             for cell in CELLS:
@@ -177,20 +177,6 @@ async def all_outcomes() -> dict[Cell, Outcome]:
                 asking[cell] = asyncio.ensure_future(ask(gateway.url, cell))
                 await asyncio.sleep(APART_S)
             return {cell: await task for cell, task in asking.items()}
-
-
-@contextlib.contextmanager
-def full() -> Iterator[str]:
-    """Listen, but take no connection: when a kernel's line of those who wait is full, it lets the others knock."""
-    with contextlib.ExitStack() as sockets:
-        listening = sockets.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for _ in range(4):
-            waiting = sockets.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listening.getsockname())
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
 
 
 def config(upstream_url: str, full_url: str) -> str:
@@ -215,7 +201,11 @@ async def ask(url: str, cell: Cell) -> Outcome:
     client = await Lean.open(url)
     began_s = asyncio.get_running_loop().time()
     client.send(model=cell.name, **stream)
-    answer = await client.answer()
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            answer = await client.answer()
+    except TimeoutError:
+        answer = NONE
     client.close()
     return answer, answer.heard_s - began_s
 
@@ -228,6 +218,7 @@ def name(cell: Cell) -> str:
 def test_a_clock_fires_when_it_says(outcomes: dict[Cell, Outcome], cell: Cell):
     """And the error names it: a 504 while nothing was shown; later an event, no finish reason and no `[DONE]`."""
     answer, took_s = outcomes[cell]
+    assert answer is not NONE
     error = error_of(answer)
     assert error["code"] == "upstream_timeout"
     assert f"timeouts.{cell.clock} has passed" in error["message"]

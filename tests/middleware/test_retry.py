@@ -11,6 +11,7 @@ from gateway.core.route import Deployment, Route
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.middleware.retry import RetryOptions, Waits
+from gateway.middleware.tries import MOMENT_S
 from tests.standins import StillClock, call_of
 
 A, B, C = (Deployment(f"{name}/m", name, "m") for name in "abc")
@@ -101,6 +102,14 @@ async def test_no_wait_reaches_beyond_the_deadline():
     retry, script, call = retrying(Unreachable("x"), b"never", routes=[Route("fast", (A,))])
     with pytest.raises(Unreachable):
         await retry(call.but(deadline_s=0.1), script)
+    assert script.names == "a"
+
+
+async def test_nobody_is_asked_in_the_last_moment():
+    """It could only be cut, and would be paid for."""
+    retry, script, call = retrying(Unreachable("x"), b"never")
+    with pytest.raises(Unreachable):
+        await retry(call.but(deadline_s=MOMENT_S / 2), script)
     assert script.names == "a"
 
 
