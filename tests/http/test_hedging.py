@@ -256,13 +256,14 @@ async def test_a_hedge_is_an_attempt(attempts, asked):
 
 
 async def test_where_no_attempt_is_left_the_first_is_waited_for():
-    """The client's own SDK has already asked twice."""
-    async with places(hedge=HEDGE) as at:
+    """The client's own SDK has already asked twice. Nothing is taken from the budget of the calls that come."""
+    async with places(hedge={**HEDGE, "share": 0.001}) as at:
         at.measured("a", LATE_S)
-        at.a.will(Slow("Hello", first_s=0.3))
+        at.a.will(Slow("Hello", first_s=0.3), Silent())
         body = {"model": "mock", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
         answer = await at.gateway.http.post("/v1/chat/completions", json=body, headers={"x-stainless-retry-count": "2"})
         assert "[DONE]" in answer.text and at.b.asked == 0
+        assert (await at.stream()).is_whole and at.b.asked == 1
 
 
 async def test_a_hedge_that_breaks_is_gone_on_with():

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from gateway.core.usage import Usage
 from gateway.middleware import rescue
+from tests.calls import a_call
 from tests.http.test_midstream import BREAKS, MODES, ROLE, event
 from tests.lean import Lean
 from tests.places import RETRY, places
-from tests.script import Cut, Floods, Raw, Says, Silent, Stalls
+from tests.script import Cut, Events, Floods, Raw, Says, Silent, Stalls
 
 KEY = "test-key-0123456789abcdef"
 LIMITED = {"keys": [{"name": "k", "key": KEY, "limits": {"concurrent": 2, "tokens_per_minute": 100_000}}]}
@@ -114,6 +115,8 @@ async def test_a_long_answer_is_not_gone_on_with(monkeypatch):
 
 
 STALLS = Stalls("three four five", after_events=3)
+COUNTED = Events(ROLE, event(content="one two ", usage={"prompt_tokens": 10, "completion_tokens": 2}), between_s=0)
+"""Some say what they have used with every word."""
 LEFT = {
     "fail": (BREAKS["stall"], None),
     "buffer": (BREAKS["stall"], None),
@@ -123,6 +126,7 @@ LEFT = {
     "continue": (BREAKS["stall"], None),
     "continue, before the second speaks": (BREAKS["cut"], Silent()),
     "continue, in the second": (BREAKS["cut"], STALLS),
+    "continue, when the first had told its usage": (COUNTED, STALLS),
 }
 
 
@@ -138,6 +142,8 @@ async def test_a_client_that_leaves_leaves_nothing_behind(when):
         client.send(key=KEY, stream=True)
         await last.until(lambda: last.asked and (isinstance(second, Silent) or events_of(last) == 3))
         await asyncio.sleep(0.05)
+        in_flight = {name: health.in_flight for name, health, _ in at.gateway.live._process.fleet.states()}
+        assert in_flight == ({"a/m-a": 0, "b/m-b": 1} if second else {"a/m-a": 1})
         client.close()
         await last.until(lambda: last.gone)
         receipt = await at.receipt()
@@ -149,6 +155,21 @@ async def test_a_client_that_leaves_leaves_nothing_behind(when):
         assert receipt.cost_nusd is not None
         fleet = at.gateway.live._process.fleet
         assert all(health.in_flight == 0 for _, health, _ in fleet.states())
+
+
+async def test_a_client_that_leaves_at_the_joint_leaves_a_whole_account():
+    """The second had spoken, and none of it was taken yet."""
+    async with places(midstream="continue", chain=({"use": "cost"}, RETRY)) as at:
+        at.a.will(BREAKS["cut"])
+        at.b.will(STALLS)
+        gateway = at.gateway.live.gateway
+        call = a_call(clock=gateway.clock, route=gateway.routes.find("mock"), stream=True)
+        async with gateway.engine.open(call) as reply:
+            async for chunk in reply:
+                if b"x-gateway-seam" in chunk.data:
+                    break
+        first, second = (tried.usage for tried in call.receipt.tried)
+        assert call.receipt.usage == first + second and (await at.receipt()).outcome == "abandoned"
 
 
 def events_of(upstream):
