@@ -59,7 +59,7 @@ class Places:
 
     def measured(self, name: str, first_chunk_s: float, *, unhealthy: bool = False) -> None:
         """Have the gateway know how soon a place's last streams began."""
-        fleet = self.gateway.live._process.fleet
+        fleet = self.gateway.live.fleet
         (place,) = [d for d in self.gateway.live.gateway.routes.find("mock").deployments if d.provider == name]
         for _ in range(1 if unhealthy else 20):
             tried = Tried(place.name, place.provider, place.model, 0.0, unhealthy=unhealthy)

@@ -192,7 +192,7 @@ async def test_a_client_that_leaves_stops_both():
         first, second = (tried.usage.prompt_tokens for tried in receipt.tried)
         assert receipt.usage.prompt_tokens == first and receipt.usage.estimated
         assert receipt.cost_nusd == first * 1_000 + second * 10_000
-        assert all(health.in_flight == 0 for _, health, _ in at.gateway.live._process.fleet.states())
+        assert not any(one.in_flight for one in at.gateway.live.fleet.conditions(100))
 
 
 async def test_the_budget_holds_over_many_calls():

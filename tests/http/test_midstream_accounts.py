@@ -142,7 +142,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(when):
         client.send(key=KEY, stream=True)
         await last.until(lambda: last.asked and (isinstance(second, Silent) or events_of(last) == 3))
         await asyncio.sleep(0.05)
-        in_flight = {name: health.in_flight for name, health, _ in at.gateway.live._process.fleet.states()}
+        in_flight = {one.name: one.in_flight for one in at.gateway.live.fleet.conditions(100)}
         assert in_flight == ({"a/m-a": 0, "b/m-b": 1} if second else {"a/m-a": 1})
         client.close()
         await last.until(lambda: last.gone)
@@ -153,8 +153,8 @@ async def test_a_client_that_leaves_leaves_nothing_behind(when):
         used = [tried.usage for tried in receipt.tried if not tried.wasted]
         assert receipt.usage.total_tokens == sum(usage.total_tokens for usage in used) and receipt.usage.estimated
         assert receipt.cost_nusd is not None
-        fleet = at.gateway.live._process.fleet
-        assert all(health.in_flight == 0 for _, health, _ in fleet.states())
+        fleet = at.gateway.live.fleet
+        assert not any(one.in_flight for one in fleet.conditions(100))
 
 
 async def test_a_client_that_leaves_at_the_joint_leaves_a_whole_account():
