@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import signal
 
 import pytest
