@@ -28,6 +28,11 @@ class Asked:
             return None
 
     @property
+    def model(self) -> str:
+        """The model that is to answer; Gemini's path names it."""
+        return (self.json or {}).get("model") or self.path.rpartition("/")[2].partition(":")[0]
+
+    @property
     def stream(self) -> bool:
         """Whether the answer is to be a stream."""
         return self.path.endswith(":streamGenerateContent") or bool((self.json or {}).get("stream"))
@@ -66,6 +71,14 @@ def whole(says: Says, asked: Asked) -> bytes:
 def events(says: Says, asked: Asked) -> list[bytes]:
     """Return the answer as server-sent events, the closing ones included."""
     return _dialect(asked.path).events(says, asked)
+
+
+def pieces(says: Says, asked: Asked) -> list[bytes]:
+    """Return the answer in the pieces in which it may come: events, or a body that is cut at its words."""
+    if asked.stream:
+        return events(says, asked)
+    before, _, after = whole(says, asked).partition(json.dumps(says.text).encode())
+    return [before + b'"', *(json.dumps(word)[1:-1].encode() for word in says.words), b'"' + after]
 
 
 def failing(says: Says, message: str, kind: str, asked: Asked) -> list[bytes]:
@@ -237,8 +250,8 @@ class _Gemini:
             }
         if says.cached_tokens:
             usage["cachedContentTokenCount"] = says.cached_tokens
-        model = asked.path.rpartition("/")[2].partition(":")[0]
-        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "scripted"}
+        said = {"candidates": [candidate], "usageMetadata": usage}
+        return {**said, "modelVersion": asked.model, "responseId": "scripted"}
 
     @classmethod
     def parts(cls, says: Says) -> list[dict[str, Any]]:

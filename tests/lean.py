@@ -4,8 +4,9 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 MOST_S = 30.0
 """How long anything may take."""
@@ -20,6 +21,8 @@ class Answer:
     body: bytes
     whole: bool
     """HTTP's own end was there: the body's length, or the last chunk."""
+    heard_s: float
+    """When the last piece of its body came, by the loop's clock."""
 
     @property
     def done(self) -> bool:
@@ -38,6 +41,7 @@ class Lean:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._heard_s = 0.0
 
     @classmethod
     async def open(cls, url: str, *, kept_bytes: int | None = None) -> Self:
@@ -57,22 +61,25 @@ class Lean:
             raise
         return cls(*await asyncio.open_connection(sock=sock, limit=kept_bytes or 2**16))
 
-    async def ask(self, text: str = "Hi", **fields: object) -> Answer:
-        """Make a call of `mock`, and return its whole answer.
+    async def ask(self, text: str = "Hi", **said: Any) -> Answer:
+        """Make a call of `mock`, and return its whole answer. `said` is what `send` takes.
 
         Raises:
             ConnectionError: there was none.
         """
-        self.send(text, **fields)
+        self.send(text, **said)
         return await self.answer()
 
-    def send(self, text: str = "Hi", *, key: str = "", **fields: object) -> None:
+    def send(
+        self, text: str = "Hi", *, key: str = "", headers: Mapping[str, str] | None = None, **fields: object
+    ) -> None:
         """Send a call of `mock`."""
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         said = {"model": "mock", "messages": [{"role": "user", "content": text}], **fields}
         body = json.dumps(said).encode()
         self.write(
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nauthorization: Bearer {key or 'none'}\r\n\r\n".encode()
+            f"content-length: {len(body)}\r\nauthorization: Bearer {key or 'none'}\r\n{more}\r\n".encode()
             + body
         )
 
@@ -101,8 +108,8 @@ class Lean:
                 await self._body(headers, body)
             except (OSError, asyncio.IncompleteReadError) as error:
                 body += getattr(error, "partial", b"")
-                return Answer(status, headers, bytes(body), whole=False)
-            return Answer(status, headers, bytes(body), whole=True)
+                return Answer(status, headers, bytes(body), whole=False, heard_s=self._heard_s)
+            return Answer(status, headers, bytes(body), whole=True, heard_s=self._heard_s)
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Return status and headers, once they are here."""
@@ -112,12 +119,17 @@ class Lean:
 
     async def _body(self, headers: dict[str, str], body: bytearray) -> None:
         if "content-length" in headers:
-            body += await self._reader.readexactly(int(headers["content-length"]))
+            body += await self._exactly(int(headers["content-length"]))
             return
         while size := int((await self._reader.readuntil(b"\r\n")), 16):
-            body += await self._reader.readexactly(size)
+            body += await self._exactly(size)
             await self._reader.readexactly(2)
         await self._reader.readexactly(2)
+
+    async def _exactly(self, size: int) -> bytes:
+        data = await self._reader.readexactly(size)
+        self._heard_s = asyncio.get_running_loop().time()
+        return data
 
     async def read(self, most: int) -> bytes:
         """Return some bytes of whatever comes; none at the end."""

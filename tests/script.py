@@ -6,44 +6,74 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Says("Hi", cached_tokens=4)      the same, with more to say about it
     Tool("weather", {"city": "Oslo"})    a tool call
     Busy(retry_after=2)              429
-    Fails(500)                       any status, with any body and headers
+    Fails(500)                       any status, with any body and headers; `after_s`: not at once
     Html()                           a page with a 200, as broken proxies send it
     Silent()                         nothing at all, until the client leaves
+    Mumbles(b"…", b"…")              the first bytes and then the others for ever: signs of life, but never a head
     Slow("Hello", first_s=0.1, between_s=0.01)
-    Stalls("one two", after_events=2)    a stream that falls silent, until the client leaves
+    Dribbles("one two", between_s=0.1)    the same for whole answers too: their body comes word by word
+    Stalls("one two", after_events=2)    an answer that falls silent, until the client leaves
     Floods(megabytes=50)             a stream that is long, as fast as it is taken
-    Pings()                          a stream of nothing but comments, until the client leaves
-    Cut("one two", after_events=2)   a stream that is closed before its end
+    Pings("one two", after_events=2)    the same, but for signs of life: comments or, in a whole answer, blank lines
+    Cut("one two", after_events=2)   a stream that is closed before its end; `resets`: by a TCP reset
     Events(b"data: …", b"…")         a stream of these very events, one by one
     InBand("Hello", "overloaded")    a stream that says its text and then that it failed
     Resets(after=0)                  a TCP reset after so many bytes of the answer, its head included
     Raw(b"...")                      any bytes, and then the connection is closed (or kept)
+    lambda asked: "Hello"            a step that depends on what was asked
 
-`after_events` counts every event: the first one of an OpenAI stream is the role. An empty script answers "Hello".
+`after_events` counts every event: the first one of an OpenAI stream is the role, and behind the words come the finish,
+the usage if it was asked for, and `[DONE]`. The body of a whole answer is cut at its words: what stands before them is
+its first event, what stands behind them its last. An empty script answers "Hello".
+
+Many calls at once are told apart by their models: `upstream.always("mute", Silent())`.
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Self, cast
 
-from tests.dialects import Asked, Says, events, failing, whole
+from tests.dialects import Asked, Says, events, failing, pieces, whole
+from tests.steps import (
+    Busy,
+    Cut,
+    Dribbles,
+    Events,
+    Fails,
+    Floods,
+    Html,
+    InBand,
+    Mumbles,
+    Pings,
+    Raw,
+    Resets,
+    Said,
+    Silent,
+    Slow,
+    Stalls,
+    Step,
+    Tool,
+)
 
 __all__ = [
     "Asked",
     "Busy",
     "Cut",
+    "Dribbles",
     "Events",
     "Fails",
     "Floods",
     "Gone",
     "Html",
     "InBand",
+    "Mumbles",
     "Pings",
     "Raw",
     "Resets",
@@ -53,116 +83,8 @@ __all__ = [
     "Slow",
     "Stalls",
     "Tool",
+    "taking_nobody",
 ]
-
-
-@dataclass(frozen=True)
-class Busy:
-    """Too many requests."""
-
-    retry_after: float | str | None = None
-    status: int = 429
-
-
-@dataclass(frozen=True)
-class Fails:
-    """An error; the body is OpenAI's error object unless said."""
-
-    status: int
-    body: bytes | str | dict[str, Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Html:
-    """A web page."""
-
-    status: int = 200
-
-
-@dataclass(frozen=True)
-class Silent:
-    """No answer."""
-
-
-@dataclass(frozen=True)
-class Slow:
-    """An answer that takes its time; a whole one comes after `first_s`."""
-
-    text: str = "Hello"
-    first_s: float = 0.0
-    between_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Stalls:
-    """A stream that falls silent."""
-
-    text: str = "Hello"
-    after_events: int = 1
-
-
-@dataclass(frozen=True)
-class Floods:
-    """A stream of so much, in pieces of 16 KB; each is written when the one before it has left."""
-
-    megabytes: int = 50
-
-
-@dataclass(frozen=True)
-class Pings:
-    """A stream of comments."""
-
-    every_s: float = 0.01
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A stream that is closed too early."""
-
-    text: str = "Hello"
-    after_events: int = 1
-
-
-class Events:
-    """A stream of events as they are, blank lines included."""
-
-    def __init__(self, *events: bytes, between_s: float = 0.01) -> None:
-        self.events = list(events)
-        self.between_s = between_s
-
-
-@dataclass(frozen=True)
-class InBand:
-    """A stream that ends in an error."""
-
-    text: str = ""
-    message: str = "the model is overloaded"
-    kind: str = "overloaded_error"
-
-
-@dataclass(frozen=True)
-class Resets:
-    """A reset connection."""
-
-    after: int = 0
-    text: str = "Hello"
-
-
-@dataclass(frozen=True)
-class Raw:
-    """Bytes, as they are."""
-
-    data: bytes
-    closes: bool = True
-
-
-def Tool(name: str, arguments: dict[str, Any] | None = None) -> Says:
-    """A call of the tool `name`. In capitals because it reads as a step among steps."""
-    return Says(tool=name, arguments=arguments or {})
-
-
-Step = str | Says | Busy | Fails | Html | Silent | Slow | Stalls | Floods | Pings | Cut | Events | InBand | Resets | Raw
 
 
 @dataclass(frozen=True)
@@ -187,6 +109,7 @@ class ScriptedUpstream:
         self.opened = 0
         """Connections open now."""
         self.script: deque[Step] = deque()
+        self._always: dict[str, Step] = {}
         self.failures: list[BaseException] = []
         """Bugs of a script, or requests that are none; raised when the upstream is left."""
         self._tls = tls
@@ -200,6 +123,16 @@ class ScriptedUpstream:
     def will(self, *steps: Step) -> None:
         """Say how the next requests are answered, after those already said."""
         self.script.extend(steps)
+
+    def always(self, model: str, step: Step) -> None:
+        """Say how every request for `model` is answered, whatever else was said."""
+        self._always[model] = step
+
+    def next_step(self, asked: Asked) -> Step:
+        """Return how a request is to be answered."""
+        if asked.model in self._always:
+            return self._always[asked.model]
+        return self.script.popleft() if self.script else "Hello"
 
     async def until(self, predicate: Callable[[], object], timeout: float = 2.0) -> None:
         """Wait until `predicate()` holds.
@@ -237,6 +170,20 @@ class ScriptedUpstream:
     def changed(self) -> None:
         """Have `until` look again."""
         self._changed.set()
+
+
+@contextlib.contextmanager
+def taking_nobody() -> Iterator[str]:
+    """Listen, but take no connection, and yield the base URL: a kernel whose line is full lets the others knock."""
+    with contextlib.ExitStack() as sockets:
+        listening = sockets.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
 
 
 class _Connection(asyncio.Protocol):
@@ -287,11 +234,12 @@ class _Connection(asyncio.Protocol):
     async def _serve(self) -> None:
         while not self.transport.is_closing():
             asked = await self._request()
-            step = self.upstream.script.popleft() if self.upstream.script else "Hello"
+            step = self.upstream.next_step(asked)
             self.asked, self.sent, self.events = asked, 0, 0
             self.upstream.requests.append(asked)
             self.upstream.changed()
-            await self._play(Says(step) if isinstance(step, str) else step, asked)
+            said = step(asked) if callable(step) else step
+            await self._play(Says(said) if isinstance(said, str) else said, asked)
             self.asked = None
             self.answered += 1
 
@@ -318,7 +266,7 @@ class _Connection(asyncio.Protocol):
         self._arrived.clear()
         await self._arrived.wait()
 
-    async def _play(self, step: Step, asked: Asked) -> None:
+    async def _play(self, step: Said, asked: Asked) -> None:
         match step:
             case Says():
                 await self._answer(step, asked)
@@ -329,24 +277,31 @@ class _Connection(asyncio.Protocol):
                 headers = {} if step.retry_after is None else {"retry-after": f"{step.retry_after}"}
                 await self._write(_http(step.status, _error("slow down", "rate_limit_error"), headers))
             case Fails():
+                await asyncio.sleep(step.after_s)
                 await self._write(_http(step.status, _body(step.body), step.headers))
             case Html():
                 page = b"<html><body><h1>It works!</h1></body></html>"
                 await self._write(_http(step.status, page, {"content-type": "text/html"}))
             case Silent():
                 await self._forever()
+            case Dribbles():
+                await self._in_pieces(Says(step.text), asked, step.between_s)
+            case Mumbles():
+                await self._write(step.first)
+                await self._again(step.again, step.every_s)
             case Stalls():
-                await self._stream(events(Says(step.text), asked)[: step.after_events])
+                await self._begin(Says(step.text), asked, step.after_events, step.between_s)
                 await self._forever()
             case Floods():
                 await self._flood(step.megabytes, asked)
             case Pings():
-                await self._write(_STREAM_HEAD)
-                while True:
-                    await self._event(b": ping\n\n")
-                    await asyncio.sleep(step.every_s)
+                await self._begin(Says(step.text), asked, step.after_events, step.between_s)
+                sign = b": ping\n\n" if asked.stream else b"\n"
+                await self._again(_chunk(sign if step.every_s else sign * FLOOD), step.every_s)
             case Cut():
                 await self._stream(events(Says(step.text), asked)[: step.after_events])
+                if step.resets:
+                    await self._reset(b"")
                 self._leave()
             case Events():
                 await self._stream(step.events, step.between_s)
@@ -366,14 +321,21 @@ class _Connection(asyncio.Protocol):
 
     async def _answer(self, says: Says, asked: Asked, between_s: float = 0.0) -> None:
         if asked.stream:
-            *said, last = events(says, asked)
-            await self._stream(said, between_s)
-            await self._event(last, ends=True)
+            await self._in_pieces(says, asked, between_s)
         else:
             await self._write(_http(200, whole(says, asked), {}))
 
-    async def _stream(self, said: list[bytes], between_s: float = 0.0) -> None:
-        await self._write(_STREAM_HEAD)
+    async def _in_pieces(self, says: Says, asked: Asked, between_s: float) -> None:
+        *said, last = pieces(says, asked)
+        await self._stream(said, between_s, head=_head(asked))
+        await self._event(last, ends=True)
+
+    async def _begin(self, says: Says, asked: Asked, most: int, between_s: float) -> None:
+        """Say an answer's first pieces."""
+        await self._stream(pieces(says, asked)[:most], between_s, head=_head(asked))
+
+    async def _stream(self, said: list[bytes], between_s: float = 0.0, *, head: bytes | None = None) -> None:
+        await self._write(head or _STREAM_HEAD)
         for event in said:
             await self._event(event)
             await asyncio.sleep(between_s)
@@ -404,11 +366,24 @@ class _Connection(asyncio.Protocol):
         self.asked = None
         self.transport.close()
 
+    async def _again(self, data: bytes, every_s: float) -> None:
+        while True:
+            await self._write(data)
+            await asyncio.sleep(every_s)
+
     async def _forever(self) -> None:
         await asyncio.get_running_loop().create_future()
 
 
+FLOOD = 4096
+"""Signs of life that are written at once where there is no pause between them."""
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_WHOLE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def _head(asked: Asked) -> bytes:
+    """Return the head of an answer whose length is not known yet."""
+    return _STREAM_HEAD if asked.stream else _WHOLE_HEAD
 
 
 def _http(status: int, body: bytes, headers: dict[str, str]) -> bytes:

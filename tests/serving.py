@@ -143,7 +143,7 @@ class Started:
     def until_ready(self, workers: int = 1) -> None:
         """Wait until it answers, through every worker."""
         self.url = self.until_said(r"(http://127\.0\.0\.1:\d+)/v1")[1]
-        until_s = time.monotonic() + 20
+        until_s = time.monotonic() + 40  # a machine may have others to serve
         while workers:
             try:
                 workers -= httpx.get(f"{self.url}/ready", trust_env=False).status_code == 200

@@ -23,6 +23,9 @@ from gateway.settings.live import Live
 from gateway.settings.process import Process
 from gateway.wire.estimate import prompt_tokens
 
+PLAIN = Route("", ())
+"""A route of which nothing was said."""
+
 
 @click.command()
 @click.argument("body", type=click.File("rb"), required=False)
@@ -55,6 +58,7 @@ async def _explained(live: Live, raw: bytes, key: str) -> dict[str, Any]:
         gateway = live.gateway
         try:
             call = await _admitted(gateway, await _read(gateway, raw, key))
+            await live.fleet.learn()  # from Redis; this process itself has asked nobody
             return await _explanation(gateway, call)
         except GatewayError as error:
             return {"answer": error.status, "code": error.code, "because": error.message}
@@ -109,7 +113,7 @@ async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
     if call.route is None:
         because = f'"{call.model}" is not a model here; {gateway.routes.near(call.model)}'
         return {**said, "answer": 404, "because": because}
-    said["route"] = {"name": call.route.name, "order": call.route.order}
+    said["route"] = _route(call.route)
     places = gateway.resources.candidates.of(call.route, call.principal)
     said["asked"] = [await _place(gateway, call, place) for place in places]
     said["not_asked"] = _not_asked(call, call.route)
@@ -119,14 +123,27 @@ async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
     return said
 
 
+def _route(route: Route) -> dict[str, Any]:
+    """Return what is to be known of a route: who is asked first, and what is not as it is without saying so."""
+    said: dict[str, Any] = {"name": route.name, "order": route.order}
+    for option in ("midstream", "client_leaves", "context_fallbacks"):
+        if getattr(route, option) != getattr(PLAIN, option):
+            said[option] = getattr(route, option)
+    if route.hedge is not None:
+        said["hedge"] = {"percentile": round(route.hedge.percentile * 100, 3), "share": route.hedge.share}
+    return said
+
+
 async def _place(gateway: Gateway, call: Call, place: Deployment) -> dict[str, Any]:
-    """Return a deployment with its clocks and what the call may cost there, by rule of thumb."""
+    """Return a deployment with its clocks, what the call may cost there by rule of thumb, and whether it rests."""
+    rest = gateway.resources.fleet.rest(place.name)
     price = await gateway.resources.prices.of(place)
     most = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
     prompt = prompt_tokens(bytes(call.body.fields["messages"]))
     cost = "unknown" if price is None or most is None else dollars(price.cost_nusd(Usage(prompt, most)))
     return {
         "deployment": place.name,
+        **({} if rest is None else {"rests_for_s": round(rest.left_s, 1), "rests_in_a_row": rest.strikes}),
         "price": "unknown" if price is None else _price(price.prompt, price.completion),
         "prompt_tokens": prompt,
         "cost_usd_at_most": cost if most is not None or price is None else "no bound: the call has no max_tokens",

@@ -18,6 +18,8 @@ Why = Literal["first", "retry", "hedge", "continue", "restart"]
 """How an attempt came about: the call's first · the one before failed · the one before was late · the one before broke
 off, and this one goes on from what the client had seen, or begins anew because it had seen nothing yet."""
 
+JOINED: frozenset[Why] = frozenset({"continue", "restart"})
+
 
 class Tried(Struct):
     """One attempt at one deployment."""
@@ -34,6 +36,8 @@ class Tried(Struct):
     """The class of what went wrong, empty when it answered."""
     unhealthy: bool = False
     """What went wrong speaks against the deployment; a request that it rejected does not."""
+    trial: bool = False
+    """It was to find out whether a deployment that had rested answers again."""
     retry_after_s: float | None = None
     """The patience that the upstream asked for."""
     status: int = 0
@@ -82,6 +86,11 @@ class Receipt(Struct):
 
     skipped: int = 0
     """Events of the upstream that could not be read and were left out."""
+
+    @property
+    def joined(self) -> list[Tried]:
+        """The attempts whose answers were joined to one that had broken off."""
+        return [tried for tried in self.tried if tried.why in JOINED and tried.first_chunk_s is not None]
 
     @property
     def answered_by(self) -> Tried | None:

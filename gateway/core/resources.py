@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from gateway.core.principal import Principal
-from gateway.core.receipt import Tried
+from gateway.core.receipt import Receipt, Tried
 from gateway.core.route import Deployment, Order, Prefill, Route
 from gateway.core.usage import Price
 
@@ -131,8 +131,16 @@ class Rest(Struct, frozen=True):
     """How many times in a row it has had to rest. 0: its upstream asked for it (`Retry-After`)."""
 
 
+class News(Struct, frozen=True):
+    """What workers have told each other of deployments."""
+
+    resting: dict[str, Rest]
+    back: dict[str, float]
+    """Those that answer again, and how many seconds ago, at most, that was told. All hear of it, and then no more."""
+
+
 class Rests(Protocol):
-    """Which deployments rest, as all workers have found. Nothing here is waited for by a call: what it says is polled.
+    """Which deployments rest, as all workers have found. Nothing but `may_probe` is waited for by a call.
 
     While Redis is gone nobody is told and nothing is known: each worker goes by what it has seen itself.
     """
@@ -148,13 +156,17 @@ class Rests(Protocol):
         """Tell all workers that it answers again."""
         ...
 
-    async def resting(self) -> dict[str, Rest] | None:
-        """Return who rests now, by the server's own clock; `None`: nobody can say, so what was known stays."""
+    async def news(self) -> News | None:
+        """Return who rests now and who is back, by the server's own clock; `None`: nobody can say."""
         ...
 
     async def may_probe(self, name: str, seconds: float) -> bool:
         """Tell whether this worker may try a deployment that has rested: one of all may, until its time is over or
         somebody tells of `rest` or `back`. While Redis is gone everyone may."""
+        ...
+
+    async def give_up(self, name: str) -> None:
+        """Let another worker try it: this one, if it had leave, will not find out."""
         ...
 
 
@@ -272,8 +284,8 @@ class Fleet(Protocol):
         """Note that an attempt has begun to answer."""
         ...
 
-    def end(self, tried: Tried) -> None:
-        """Note that an attempt is over."""
+    def end(self, tried: Tried, receipt: Receipt) -> None:
+        """Note that an attempt is over, of the call with this receipt."""
         ...
 
 

@@ -148,8 +148,8 @@ class Exchange:
             receipt.error = type(error).__name__
         if reply is None:
             receipt.status = _status(error)
-        if receipt.usage is None and call.operation == "chat":
-            receipt.usage = _used(receipt)
+        if call.operation == "chat" and (receipt.usage is None or receipt.outcome != "finished"):
+            receipt.usage = _used(receipt) or receipt.usage  # what was said so far may be of one attempt among several
             if receipt.usage is None and reply is not None:
                 receipt.usage = estimated_usage(call, receipt.completion_chars)
         self._engine.end(call)

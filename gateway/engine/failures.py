@@ -9,9 +9,9 @@ CLOSED = "the gateway has closed its connections to upstreams"
 
 
 def timed_out(clock: str) -> TimedOut:
-    """Return the error that says which clock fired."""
+    """Return the error that says which clock fired. `total` may be as short as a client likes: nobody rests for it."""
     failure = TimedOut(f"the upstream took too long: timeouts.{clock} has passed")
-    failure.clock = clock
+    failure.clock, failure.unhealthy = clock, clock != "total"
     return failure
 
 

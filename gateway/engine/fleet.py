@@ -5,27 +5,37 @@ is enough, and one call of all processes tries what has rested. While Redis is g
 """
 
 import asyncio
+import heapq
 import logging
 import random
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
+from math import inf
 from typing import Any
 
 from prometheus_client import Counter, Gauge
 
-from gateway.core.receipt import Tried
-from gateway.core.resources import Clock, Rest, Rests
+from gateway.core.errors import Rejected
+from gateway.core.receipt import Receipt, Tried
+from gateway.core.resources import Clock, News, Rest, Rests
 from gateway.core.route import Deployment, Order
-from gateway.engine.health import PROBED_S, Health, Rules
+from gateway.engine.health import TRIED_S, Condition, Health, Rules
 
 MOST_REMEMBERED = 10_000
 """Deployments whose measurements are kept; patterns let clients name them, so there is an end."""
 LEARN_EVERY_S = 1.0
 """How often this process looks who rests by the experience of others."""
 PROBE_LEASE_S = 60.0
-"""After this, another process may try a deployment whose trial has not ended."""
+"""After this, another call may try a deployment whose trial has not ended."""
 
 RESTED = Counter("gateway_rests", "How often a deployment was found ill and left in peace.", ["deployment"])
-RESTING = Gauge("gateway_resting", "Deployments that rest now.", ["deployment"], multiprocess_mode="livemax")
+RESTING = Gauge(
+    "gateway_resting",
+    "Deployments that were found ill and have not answered since.",
+    ["deployment"],
+    multiprocess_mode="livemax",
+)
+NEVER_ASKED = Health()
+"""How those are of whom nothing is known."""
 
 log = logging.getLogger("gateway")
 
@@ -38,6 +48,7 @@ class LiveFleet:
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 spreading load is no secret
         self._health: dict[str, Health] = {}
+        self._shown = dict[str, int]()
         self._shared: Rests | None = None
         self._learning: asyncio.Task[None] | None = None
         self._telling = set[asyncio.Task[None]]()
@@ -48,9 +59,9 @@ class LiveFleet:
         """Return `deployments`, best first.
 
         `weighted` draws them one after the other, each with the chance of its weight; `least_busy` counts calls in
-        flight for their weight; `fastest` goes by the time to the first chunk, the never-asked first, so that each is
-        measured; `cheapest` by the price of a prompt and a completion token together, the unknown last. Ties keep the
-        order of the configuration. A weight of 0 comes last in every order but `as_written`.
+        flight for their weight; `fastest` goes by the time to the first chunk (`Health.expected_s`); `cheapest` by the
+        price of a prompt and a completion token together, the unknown last. Ties keep the order of the configuration.
+        A weight of 0 comes last in every order but `as_written`.
         """
         if len(deployments) == 1 or order == "as_written":
             return list(deployments)
@@ -60,9 +71,10 @@ class LiveFleet:
             case "weighted":
                 live = self._drawn(live)
             case "least_busy":
-                live.sort(key=lambda d: self._of(d).in_flight / d.weight)
+                live.sort(key=lambda d: self._health.get(d.name, NEVER_ASKED).in_flight / d.weight)
             case "fastest":
-                live.sort(key=lambda d: self._of(d).first_chunk_s or 0.0)
+                now_s = self._clock.now()
+                live.sort(key=lambda d: self._health.get(d.name, NEVER_ASKED).expected_s(now_s))
             case "cheapest":
                 live.sort(key=lambda d: d.dearness)
         return live + drained
@@ -84,55 +96,69 @@ class LiveFleet:
 
     async def admit(self, deployment: Deployment) -> bool:
         """Ask leave for an attempt: of those who want to try what has rested, one gets it, over all processes."""
-        health = self._of(deployment)
-        if not health.strikes:
+        name, health = deployment.name, self._health.get(deployment.name)
+        if health is None or not health.strikes:
             return True
-        if health.rest(self._clock.now()) is not None:
+        now_s = self._clock.now()
+        if health.rest(now_s) is not None:
             return False
-        health.probing = True
-        if self._shared is not None and not await self._shared.may_probe(deployment.name, PROBE_LEASE_S):
-            health.probing, health.rests_until_s = False, self._clock.now() + PROBED_S
-            return False
-        return True
+        health.trial_until_s = now_s + PROBE_LEASE_S
+        if self._shared is None:
+            return True
+        try:
+            may_try = await self._shared.may_probe(name, PROBE_LEASE_S)
+        except asyncio.CancelledError:
+            self._give_up(name, health)
+            raise
+        if not may_try:
+            health.trial_until_s = self._clock.now() + TRIED_S
+        return may_try
+
+    def conditions(self, most: int) -> list[Condition]:
+        """Return how those are that were asked so far, the unwell first."""
+        now_s = self._clock.now()
+        shown = heapq.nsmallest(most, self._health.items(), key=lambda it: (-it[1].strikes, -it[1].failures))
+        return [health.condition(name, now_s, self.rules) for name, health in shown]
 
     # ── What became of it ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, deployment: Deployment, tried: Tried) -> None:
         """Note that an attempt began."""
-        health = self._of(deployment)
+        health = self._health.get(deployment.name) or self._remember(deployment.name)
+        health.label = deployment.label
+        health.asked_s = tried.began_s
         health.in_flight += 1
-        if health.probing and health.probe is None:
-            health.probe = tried
+        tried.trial = health.strikes > 0
 
     def spoke(self, tried: Tried, *, stream: bool) -> None:
         """Note that an attempt has begun to answer: of a deployment that is tried, all that was asked for."""
-        health = self._health[tried.deployment]
-        health.spoke(tried.first_chunk_s or 0.0, stream=stream)
-        if health.probe is tried:
+        health, first_chunk_s = self._health[tried.deployment], tried.first_chunk_s or 0.0
+        health.spoke(tried.began_s + first_chunk_s, first_chunk_s, stream=stream)
+        if tried.trial:
             self._recover(tried.deployment, health)
 
-    def end(self, tried: Tried) -> None:
-        """Note that an attempt is over."""
+    def end(self, tried: Tried, receipt: Receipt) -> None:
+        """Note that an attempt is over, of the call with this receipt."""
         health, now_s = self._health[tried.deployment], self._clock.now()
         health.in_flight -= 1
         if tried.retry_after_s is not None:
             health.wish(now_s, tried.retry_after_s)
         if tried.unhealthy:
-            too_many = health.failed(now_s, self.rules)
-            if health.probe is tried or (too_many and not health.strikes):
+            if self._has_fallen_ill(health, tried, receipt, now_s):
                 self._lie_down(tried.deployment, health)
-        elif tried.first_chunk_s is not None or tried.status >= 400:  # to reject a request is an answer, too
+        elif tried.first_chunk_s is not None or tried.error == Rejected.__name__:  # which is an answer, too
             health.well(now_s)
-            if health.probe is tried:
+            if tried.trial:
                 self._recover(tried.deployment, health)
-        elif health.probe is tried:  # nobody waited for how it would end
-            health.probing, health.probe = False, None
+        elif tried.trial and health.strikes:  # nobody waited for how it would end
+            self._give_up(tried.deployment, health)
 
-    def states(self) -> Iterator[tuple[str, Health, Rest | None]]:
-        """Yield every deployment that was asked, its health, and why it rests if it does."""
-        now_s = self._clock.now()
-        for name, health in self._health.items():
-            yield name, health, health.rest(now_s)
+    def _has_fallen_ill(self, health: Health, tried: Tried, receipt: Receipt, now_s: float) -> bool:
+        """Count a failure, and tell whether the deployment is to rest."""
+        if health.strikes:
+            return tried.trial and health.rests_until_s <= now_s
+        is_old = tried.began_s < health.changed_s and not tried.trial
+        return not is_old and not _has_failed_before(tried, receipt) and health.failed(now_s, self.rules)
 
     # ── With other processes ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -150,22 +176,30 @@ class LiveFleet:
             await asyncio.wait(self._telling, timeout=1.0)
 
     async def learn(self) -> None:
-        """Take over who rests by the experience of others, and who is well again."""
-        resting = None if self._shared is None else await self._shared.resting()
-        if resting is None:
-            return
-        now_s = self._clock.now()
-        before = {name for name, health in self._health.items() if health.strikes}
-        for name, rest in resting.items():
-            health = self._health.setdefault(name, Health())
-            if rest.strikes > health.strikes:
-                health.strikes, health.rests_until_s = rest.strikes, now_s + rest.left_s
-        for name in before - resting.keys():
-            health = self._health[name]
-            if health.rests_until_s > now_s + LEARN_EVERY_S and not health.probing:
-                health.recover()  # its rest is not over, so somebody was answered
-        if before != {name for name, health in self._health.items() if health.strikes}:
+        """Take over who rests by the experience of others, and who is well again.
+
+        What this process has seen since that was told is newer, and perhaps not told yet.
+        """
+        asked_s = self._clock.now()
+        news = None if self._shared is None else await self._shared.news()
+        if news is not None and self._has_learnt(news, asked_s, self._clock.now()):
             self._show()
+
+    def _has_learnt(self, news: News, asked_s: float, now_s: float) -> bool:
+        """Go by the news, and tell whether anybody is now ill or well that was not."""
+        changed = False
+        for name, rest in news.resting.items():
+            health = self._health.get(name) or self._remember(name)
+            if health.changed_s < asked_s:
+                changed |= not health.strikes
+                health.strikes = max(health.strikes, rest.strikes)
+                health.rests_until_s = max(health.rests_until_s, now_s + rest.left_s)
+        for name, ago_s in news.back.items():
+            health = self._health.get(name, NEVER_ASKED)
+            if health.strikes and health.changed_s < asked_s - ago_s:
+                changed = True
+                health.recover(asked_s - ago_s)
+        return changed
 
     async def _keep_learning(self) -> None:
         while True:
@@ -174,18 +208,26 @@ class LiveFleet:
 
     def _lie_down(self, name: str, health: Health) -> None:
         rest_s = health.lie_down(self._clock.now(), self.rules, self._chance)
-        log.warning("%s fails, so it rests for %.1f s (%d in a row)", name, rest_s, health.strikes)
+        log.warning("%.256a fails, so it rests for %.1f s (%d in a row)", name, rest_s, health.strikes)
         RESTED.labels(health.label).inc()
         if self._shared is not None:
             self._tell(self._shared.rest(name, rest_s, health.strikes))
         self._show()
 
     def _recover(self, name: str, health: Health) -> None:
-        health.recover()
-        log.warning("%s answers again", name)
+        if not health.strikes:
+            return
+        health.recover(self._clock.now())
+        log.warning("%.256a answers again", name)
         if self._shared is not None:
             self._tell(self._shared.back(name))
         self._show()
+
+    def _give_up(self, name: str, health: Health) -> None:
+        """Let the next call try it."""
+        health.trial_until_s = -inf
+        if self._shared is not None:
+            self._tell(self._shared.give_up(name))
 
     def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(telling)
@@ -194,24 +236,34 @@ class LiveFleet:
 
     def _show(self) -> None:
         """Set the metric: by the configured name, under which a pattern's deployments are one."""
-        resting = dict[str, int]()
+        resting = dict.fromkeys(self._shown, 0)
         for health in self._health.values():
             if health.label:
                 resting[health.label] = resting.get(health.label, 0) + bool(health.strikes)
         for label, count in resting.items():
-            RESTING.labels(label).set(count)
+            if self._shown.get(label) != count:
+                RESTING.labels(label).set(count)
+        self._shown = resting
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _of(self, deployment: Deployment) -> Health:
-        health = self._health.get(deployment.name)
-        if health is None:
-            if len(self._health) >= MOST_REMEMBERED:
-                self._health = {name: it for name, it in self._health.items() if it.in_flight or it.strikes}
-            health = self._health[deployment.name] = Health()
-        health.label = deployment.label
+    def _remember(self, name: str) -> Health:
+        if len(self._health) >= MOST_REMEMBERED:
+            idle = [name for name, health in self._health.items() if not health.in_flight]
+            idle.sort(key=lambda name: self._health[name].matters_until_s)
+            for forgotten in idle[: MOST_REMEMBERED // 2]:
+                del self._health[forgotten]
+            self._show()
+        health = self._health[name] = Health()
         return health
 
     def _drawn(self, deployments: list[Deployment]) -> list[Deployment]:
         """Sort by u^(1/weight) for uniform u: a weighted draw without replacement (Efraimidis and Spirakis, 2006)."""
         return sorted(deployments, key=lambda d: self._chance.random() ** (1 / d.weight), reverse=True)
+
+
+def _has_failed_before(tried: Tried, receipt: Receipt) -> bool:
+    """Tell whether the same call's earlier attempt speaks against the same deployment: a call counts once."""
+    return any(
+        other is not tried and other.unhealthy and other.deployment == tried.deployment for other in receipt.tried
+    )

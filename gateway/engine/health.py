@@ -8,10 +8,10 @@ learnt from calls that were made anyway and never asks for an answer that would 
 import random
 from collections import deque
 from math import inf
+from typing import Literal
 
 from msgspec import Struct
 
-from gateway.core.receipt import Tried
 from gateway.core.resources import Rest
 
 MOST_OUTCOMES = 1_000
@@ -21,10 +21,14 @@ MOST_WAITS = 200
 FEWEST_WAITS = 20
 """With fewer, nobody can say what is late."""
 WEIGHT_OF_NEWEST = 0.2
-"""How much of a new measurement goes into the mean: about the last ten count."""
+"""How much of a new measurement goes into the mean: about the last ten count, or fewer where they are old."""
+FADES_S = 60.0
+"""A measurement is worth half after so long: one that was slow once gets another chance."""
+MOST_DOUBLINGS = 30
+"""Long before, the longest rest is reached; what is down for a day would leave the range of numbers."""
 JITTER = 0.2
 """A rest is up to so much longer, or all workers would come back at once."""
-PROBED_S = 1.0
+TRIED_S = 1.0
 """While one call tries a deployment that rested, the others are told to come back after so long."""
 LONGEST_WISH_S = 300.0
 """An upstream that asks for more patience is tried after this."""
@@ -44,6 +48,22 @@ class Rules(Struct, frozen=True):
     longest_rest_s: float = 60.0
 
 
+class Condition(Struct, frozen=True):
+    """How a deployment is, for people to read."""
+
+    name: str
+    state: Literal["well", "resting", "trying"]
+    """`trying`: its rest is over, and one call at a time finds out whether it answers."""
+    rests_for_s: float
+    """How long nobody asks it."""
+    failures: int
+    """In a row."""
+    error_rate: float
+    in_flight: int
+    first_chunk_s: float | None
+    """The mean time to its first content, or to a whole answer. `None`: not measured here."""
+
+
 class Health:
     """One deployment's measurements and breaker."""
 
@@ -51,14 +71,16 @@ class Health:
         "_bad",
         "_outcomes",
         "_waits",
+        "asked_s",
+        "changed_s",
         "failures",
         "first_chunk_s",
         "in_flight",
         "label",
-        "probe",
-        "probing",
+        "measured_s",
         "rests_until_s",
         "strikes",
+        "trial_until_s",
         "wishes_until_s",
     )
 
@@ -66,39 +88,77 @@ class Health:
         self.label = ""
         """The deployment as it is configured, for metrics; empty until it is asked here."""
         self.in_flight = 0
+        self.asked_s = -inf
+        """When it was asked last."""
         self.first_chunk_s: float | None = None
-        """A moving mean. `None`: never asked."""
+        """A moving mean. `None`: never answered."""
+        self.measured_s = -inf
+        """When it was measured last."""
         self.failures = 0
         """In a row."""
         self.strikes = 0
         """Rests in a row. 0: it is well, all may ask."""
         self.rests_until_s = -inf
+        self.trial_until_s = -inf
+        """A call, here or in another process, has leave to try it; nobody else has before."""
         self.wishes_until_s = -inf
         """The upstream itself asked not to be asked before."""
-        self.probing = False
-        """A call has leave to try it."""
-        self.probe: Tried | None = None
-        """The attempt that tries it."""
+        self.changed_s = -inf
+        """When this process saw it fall ill or get well. What began before says nothing of how it has been since."""
         self._outcomes: deque[tuple[float, bool]] = deque()
         self._bad = 0
         self._waits: deque[float] = deque(maxlen=MOST_WAITS)
 
+    @property
+    def matters_until_s(self) -> float:
+        """When it was, or will be, last of use to know all this."""
+        return max(self.asked_s, self.rests_until_s, self.wishes_until_s)
+
     def rest(self, now_s: float) -> Rest | None:
         """Return why it is not to be asked now."""
         if self.strikes:
-            left_s = PROBED_S if self.probing else self.rests_until_s - now_s
-            if left_s > 0:
-                return Rest(left_s, self.strikes)
+            if self.rests_until_s > now_s:
+                return Rest(self.rests_until_s - now_s, self.strikes)
+            if self.trial_until_s > now_s:
+                return Rest(TRIED_S, self.strikes)
         if self.wishes_until_s > now_s:
             return Rest(self.wishes_until_s - now_s)
         return None
 
-    def spoke(self, first_chunk_s: float, *, stream: bool) -> None:
+    def condition(self, name: str, now_s: float, rules: Rules) -> Condition:
+        """Return how it is."""
+        left_s = max(0.0, self.rests_until_s - now_s, self.wishes_until_s - now_s)
+        return Condition(
+            name=name,
+            state="resting" if left_s else "trying" if self.strikes else "well",
+            rests_for_s=round(left_s, 1),
+            failures=self.failures,
+            error_rate=round(self.error_rate(now_s, rules.window_s), 3),
+            in_flight=self.in_flight,
+            first_chunk_s=None if self.first_chunk_s is None else round(self.first_chunk_s, 3),
+        )
+
+    def spoke(self, now_s: float, first_chunk_s: float, *, stream: bool) -> None:
         """Take note of how soon it began to answer."""
         mean = self.first_chunk_s
-        self.first_chunk_s = first_chunk_s if mean is None else mean + WEIGHT_OF_NEWEST * (first_chunk_s - mean)
+        if mean is None:
+            self.first_chunk_s = first_chunk_s
+        else:
+            weight = 1 - (1 - WEIGHT_OF_NEWEST) * self._freshness(now_s)
+            self.first_chunk_s = mean + weight * (first_chunk_s - mean)
+        self.measured_s = now_s
         if stream:
             self._waits.append(first_chunk_s)
+
+    def expected_s(self, now_s: float) -> float:
+        """Return how soon it may be expected to answer.
+
+        Nothing, as long as it was never measured: somebody should find out. While somebody does, not at all.
+        """
+        mean = self.first_chunk_s
+        if self.in_flight:
+            return inf if mean is None else mean
+        return 0.0 if mean is None else mean * self._freshness(now_s)
 
     def late_s(self, percentile: float) -> float | None:
         """Return the percentile of the last streams' first tokens; `None`: too few were seen."""
@@ -128,22 +188,28 @@ class Health:
 
     def lie_down(self, now_s: float, rules: Rules, chance: random.Random) -> float:
         """Rest, each time for longer; return for how long."""
-        rest_s = min(rules.longest_rest_s, rules.rest_s * 2**self.strikes) * (1 + JITTER * chance.random())
+        doubled = 2.0 ** min(self.strikes, MOST_DOUBLINGS)
+        rest_s = min(rules.longest_rest_s, rules.rest_s * doubled) * (1 + JITTER * chance.random())
         self.strikes += 1
         self.rests_until_s = now_s + rest_s
-        self.probing, self.probe = False, None
+        self.trial_until_s = -inf
+        self.changed_s = now_s
         return rest_s
 
-    def recover(self) -> None:
+    def recover(self, now_s: float) -> None:
         """Be well again."""
         self.strikes = self.failures = self._bad = 0
         self._outcomes.clear()
-        self.rests_until_s = -inf
-        self.probing, self.probe = False, None
+        self.rests_until_s = self.trial_until_s = -inf
+        self.changed_s = now_s
 
     def wish(self, now_s: float, seconds: float) -> None:
         """Heed what the upstream asked for."""
         self.wishes_until_s = max(self.wishes_until_s, now_s + min(seconds, LONGEST_WISH_S))
+
+    def _freshness(self, now_s: float) -> float:
+        """Return how much of what was measured still holds, 0 to 1."""
+        return 0.5 ** ((now_s - self.measured_s) / FADES_S)
 
     def _count(self, now_s: float, *, bad: bool) -> None:
         self._outcomes.append((now_s, bad))

@@ -18,6 +18,7 @@ from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import estimated_usage
+from gateway.engine.failures import timed_out
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import LocalProvider, Provider, Reader, Request
 from gateway.wire.estimate import CHARS_A_TOKEN
@@ -62,10 +63,9 @@ class Upstream:
         except TimedOut as error:
             if error.clock:
                 error.then = call.deployment.timeouts.then_after(error.clock)
-                error.unhealthy = error.clock != "total"  # which the client may have made as short as it likes
             raise
         except asyncio.CancelledError:
-            tried.usage = estimated_usage(call, tried.chars)  # it was asked, and may count what it did
+            tried.usage = tried.usage or estimated_usage(call, tried.chars)  # it was asked, and may count what it did
             raise
         tried.first_chunk_s = call.clock.now() - tried.began_s
         return reply
@@ -84,9 +84,9 @@ class Upstream:
         attempt.at_end(lambda _: self._let_go(lent, patience.deadline))
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
+        patience.has_head()
         if response.status >= 300:
             raise await _refusal(provider, response, patience.deadline)
-        patience.has_head()
         if attempt.stream and "json" not in response.headers.get("content-type", ""):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
@@ -139,20 +139,37 @@ class Patience:
         self.deadline.at_s, self.deadline.clock = self._next()
 
     def pause(self) -> None:
-        """Stop the pace: something came, and its reader is next."""
-        if self._timeouts.tokens_per_s and self._heard_at_s != inf:
+        """Stop the clocks of silence: something came, and its reader is next."""
+        if self._heard_at_s != inf:
             now_s = self._loop.time()
             self._credit_s -= now_s - self._heard_at_s
             self._heard_at_s = now_s
+
+    def resume(self) -> None:
+        """Wait on where it was stopped, for nothing of content came."""
+        if self._heard_at_s != inf:
+            now_s = self._loop.time()
+            self.deadline.at_s += now_s - self._heard_at_s
+            self._heard_at_s = now_s
+            self._sooner(self._total_at_s, "total")
+
+    def check(self) -> None:
+        """Look at the clock behind a piece without content: where one follows the other, no wait would be too long.
+
+        Raises:
+            TimedOut: it has passed.
+        """
+        if self._loop.time() >= self.deadline.at_s:
+            raise timed_out(self.deadline.clock)
 
     def heard(self, chars: int) -> None:
         """Wait on, now that a piece of content came, of so many characters."""
         timeouts, deadline, now_s = self._timeouts, self.deadline, self._loop.time()
         deadline.at_s, deadline.clock = now_s + timeouts.idle_s, "idle"
+        self._heard_at_s = now_s
         if timeouts.tokens_per_s:
             earned_s = chars / CHARS_A_TOKEN / timeouts.tokens_per_s
             self._credit_s = min(timeouts.idle_s, self._credit_s + earned_s)
-            self._heard_at_s = now_s
             self._sooner(now_s + self._credit_s, "throughput")
         self._sooner(self._total_at_s, "total")
 
@@ -186,7 +203,9 @@ async def _whole_body(response: Response, patience: Patience) -> bytes:
                 raise Unreachable(f"the upstream's answer is longer than {MOST_ANSWER_BYTES} bytes")
             pieces.append(piece)
             patience.pause()
-            if not piece.isspace():
+            if piece.isspace():
+                patience.check()
+            else:
                 patience.heard(len(piece))
     return b"".join(pieces)
 
@@ -194,13 +213,27 @@ async def _whole_body(response: Response, patience: Patience) -> bytes:
 async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> Reply:
     if "html" in lent.response.headers.get("content-type", ""):
         raise Unreachable(f"{attempt.deployment.provider} answered with a web page instead of a stream")
-    chunks = _chunks(attempt, reader, lent, patience)
-    try:
-        first = await _first_that_speaks(chunks)
-    except BaseException:
-        await chunks.aclose()
-        raise
-    return Reply(first, _rest(attempt, chunks))
+    chunks = _from_first_word(attempt, _chunks(attempt, reader, lent, patience))
+    return Reply(await anext(chunks), chunks)
+
+
+async def _from_first_word(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks, the first with content first. Whatever fails behind it breaks an answer that had begun.
+
+    One generator for both, so that whoever closes it closes what is within, also before anything else was taken.
+    """
+    async with aclosing(chunks):
+        yield await _first_that_speaks(chunks)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except UpstreamFailed as error:
+            broke = (
+                error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
+            )
+            broke.unhealthy = error.unhealthy
+            attempt.failed(broke)
+            raise broke from (None if broke is error else error)
 
 
 async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
@@ -226,15 +259,21 @@ async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patien
             async with aclosing(lent.response.pieces()) as pieces:
                 async for data in pieces:
                     patience.pause()
+                    spoke = False
                     for chunk in reader.feed(data):
                         _note(tried, chunk)
                         yield chunk
-                        if not chunk.silent:
+                        if chunk.silent:
+                            patience.resume()
+                        else:
+                            spoke = True
                             patience.heard(len(chunk.text) + chunk.unseen)
                     if reader.finished:
                         break
                     if reader.complete:
                         patience.for_last_words()
+                    if not spoke:
+                        patience.check()
         except UpstreamFailed:
             if not reader.complete:
                 raise
@@ -255,21 +294,6 @@ def _note(tried: Tried, chunk: Chunk) -> None:
     tried.chars += len(chunk.text) + chunk.unseen
     if chunk.usage is not None:
         tried.usage = chunk.usage
-
-
-async def _rest(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks behind the first. Whatever fails now breaks an answer that had begun."""
-    async with aclosing(chunks):
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except UpstreamFailed as error:
-            broke = (
-                error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
-            )
-            broke.unhealthy = error.unhealthy
-            attempt.failed(broke)
-            raise broke from (None if broke is error else error)
 
 
 async def _refusal(provider: Provider, response: Response, deadline: Deadline) -> UpstreamFailed:

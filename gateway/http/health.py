@@ -13,6 +13,9 @@ from gateway.http.page import page
 from gateway.settings.build import Gateway
 from gateway.settings.live import Live
 
+MOST_SHOWN = 100
+"""Deployments that `/health` tells of: patterns may make them many."""
+
 
 @get("/", tags=["Gateway"], summary="What this is", sync_to_thread=False)
 def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
@@ -36,7 +39,10 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
 
 @get("/health", tags=["Gateway"], summary="How it is, in full", sync_to_thread=False)
 def health(state: State) -> dict[str, Any]:
-    """Return the state of the gateway and of what it depends on. Never asks an upstream: health costs nothing."""
+    """Return the state of the gateway, of what it depends on, and of the deployments that were asked, the unwell first.
+
+    Never asks an upstream: health costs nothing, and what upstreams do makes nothing `degraded`.
+    """
     live: Live = state.live
     admission: Admission = state.admission
     gateway = live.gateway
@@ -52,6 +58,7 @@ def health(state: State) -> dict[str, Any]:
             gateway,
             providers={"on": gateway.providers_on, "off": gateway.providers_off},
             last_reload_error=live.last_error,
+            deployments=live.fleet.conditions(MOST_SHOWN),
         ),
     }
 

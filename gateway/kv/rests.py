@@ -1,9 +1,10 @@
-"""Which deployments rest, told to all workers. Redis forgets a rest when it is over."""
+"""Which deployments rest, told to all workers. Redis forgets a rest when it is over, and who is back soon after."""
 
 import contextlib
+import os
 from pathlib import Path
 
-from gateway.core.resources import Rest
+from gateway.core.resources import News, Rest
 from gateway.kv.line import Gone, Line
 from gateway.kv.script import Script
 
@@ -12,6 +13,8 @@ RESTS = "gateway:rests"
 PROBES = "gateway:probes:"
 MOST = 10_000
 """Rests that are kept, those that end last: patterns let clients name deployments, so there is an end."""
+TOLD_FOR_S = 10.0
+"""How long it is told that a deployment answers again: all ask every second."""
 READ_S = 0.2
 """What reading them may take on top of the usual: where there are that many, 15 ms on an idle machine."""
 LONGEST_NAME = 256
@@ -25,6 +28,7 @@ class RedisRests:
         self._line = line
         self._script = Script(line, SCRIPT)
         self._most = most
+        self._me = os.urandom(8).hex()
 
     async def rest(self, name: str, seconds: float, strikes: int) -> None:
         """Tell all workers that `name` rests."""
@@ -36,16 +40,25 @@ class RedisRests:
     async def back(self, name: str) -> None:
         """Tell all workers that `name` answers again."""
         if _is_shared(name):
+            ms = round(TOLD_FOR_S * 1000)
             with contextlib.suppress(Gone):
-                await self._script.run((RESTS, PROBES + name), "back", name)
+                await self._script.run((RESTS, PROBES + name), "back", name, f"{ms}", f"{self._most}")
 
-    async def resting(self) -> dict[str, Rest] | None:
-        """Return who rests now; `None` while Redis is gone."""
+    async def news(self) -> News | None:
+        """Return who rests now and who is back; `None` while Redis is gone."""
         try:
-            now_ms, found = await self._script.run((RESTS,), "resting", more_s=READ_S)
+            now_ms, found = await self._script.run((RESTS,), "news", more_s=READ_S)
         except Gone:
             return None
-        return {name.decode(): _rest(int(score), now_ms) for name, score in zip(found[::2], found[1::2], strict=True)}
+        news = News({}, {})
+        for name, score in zip(found[::2], found[1::2], strict=True):
+            until_ms, strikes = divmod(int(score), 1000)  # as `rests.lua` has written it
+            left_s = (until_ms - now_ms) / 1000
+            if strikes:
+                news.resting[name.decode()] = Rest(left_s, strikes)
+            else:
+                news.back[name.decode()] = TOLD_FOR_S - left_s + 0.001  # milliseconds were rounded
+        return news
 
     async def may_probe(self, name: str, seconds: float) -> bool:
         """Tell whether this worker may try `name`: one of all, for so long; each, while Redis is gone."""
@@ -53,15 +66,15 @@ class RedisRests:
             return True
         ms = max(1, round(seconds * 1000))
         try:
-            return bool(await self._line.ask("SET", PROBES + name, "1", "NX", "PX", ms))
+            return bool(await self._line.ask("SET", PROBES + name, self._me, "NX", "PX", ms))
         except Gone:
             return True
 
-
-def _rest(score: int, now_ms: int) -> Rest:
-    """Read what `rests.lua` has written."""
-    until_ms, strikes = divmod(score, 1000)
-    return Rest((until_ms - now_ms) / 1000, strikes)
+    async def give_up(self, name: str) -> None:
+        """Let another worker try `name`."""
+        if _is_shared(name):
+            with contextlib.suppress(Gone):
+                await self._script.run((RESTS, PROBES + name), "give_up", self._me)
 
 
 def _is_shared(name: str) -> bool:

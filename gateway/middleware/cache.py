@@ -2,7 +2,8 @@
 
 What a client asks for decides, whatever its temperature: whoever wants another answer to the same question sends
 `cache-control: no-cache`. An answer is kept with the chunks it came in, and told again as it came; asked for in the
-other form it is folded into one, or unfolded into a stream. Only complete answers are kept.
+other form it is folded into one, or unfolded into a stream. Only complete answers are kept, and only those of one
+model: what another went on with when the first broke off was a makeshift.
 """
 
 import asyncio
@@ -156,7 +157,7 @@ class Cache:
         reply.map(gathered.add)
 
         async def store(receipt: Receipt) -> None:
-            if receipt.outcome == "finished" and (pieces := gathered.complete()):
+            if receipt.outcome == "finished" and not receipt.joined and (pieces := gathered.complete()):
                 kept = Kept(call.stream, pieces, receipt.usage, receipt.finish_reason)
                 await self._answers.put(key, _encode(kept), self._ttl_s)
 

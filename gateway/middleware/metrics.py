@@ -37,6 +37,8 @@ CACHE = Counter("cache_operations", "Cache look-ups by their result.", ["result"
 ERRORS = Counter("errors", "Calls that got no answer, or no whole one, by the class of the error.", ["type"])
 ATTEMPTS = Counter("gateway_attempts", "Attempts at upstreams; no error means it answered.", ["provider", "error"])
 ESTIMATED = Counter("gateway_usage_estimated", "Calls whose upstream did not say what they used.", WHO)
+SKIPPED = Counter("gateway_skipped_events", "Events of streams that could not be read and were left out.", WHO)
+RESCUES = Counter("gateway_rescues", "Streams that broke and were gone on with, by how.", ["how"])
 
 GENAI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 TOKEN_USAGE = Histogram("gen_ai_client_token_usage", "Tokens a call.", [*GENAI, "gen_ai_token_type"], buckets=TOKENS)
@@ -82,6 +84,10 @@ def _count(receipt: Receipt) -> None:
         _cache(receipt.cache).inc()
     for attempt in receipt.tried:
         _attempt(attempt.provider, attempt.error).inc()
+    for attempt in receipt.joined:
+        RESCUES.labels(attempt.why).inc()
+    if receipt.skipped:
+        family.skipped(receipt.skipped)
     if receipt.usage is not None and receipt.cache != "hit":
         family.used(receipt.usage, receipt.cost_nusd)
 
@@ -105,6 +111,9 @@ class _Family:
         if child is None:
             child = self._outcomes[outcome] = CALLS.labels(*self._who, outcome)
         return child
+
+    def skipped(self, events: int) -> None:
+        SKIPPED.labels(*self._who).inc(events)
 
     def used(self, usage: Usage, cost_nusd: int | None) -> None:
         self._input.observe(usage.prompt_tokens)

@@ -1,7 +1,8 @@
 """What becomes of a stream that breaks when its client has begun to see it. A route's `midstream` decides.
 
 `fail`: the client is told. `restart`: while nothing was shown, another attempt answers. `continue`: another goes on
-from what was shown. `buffer`: nothing is shown before all of it is here. Whatever is joined is marked in a comment.
+from what was shown; from thoughts alone nobody can, so it answers anew. `buffer`: nothing is shown before all of it is
+here. Whatever is joined is marked in a comment.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -12,17 +13,19 @@ import msgspec
 from msgspec import Raw
 
 from gateway.core.call import Body, Call
-from gateway.core.errors import Broke, GatewayError, Rejected, UpstreamFailed
+from gateway.core.errors import TOO_LONG, BadRequest, Broke, GatewayError, Rejected, UpstreamFailed
 from gateway.core.receipt import Why
 from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Deployment, Prefill
 from gateway.core.usage import Usage
 from gateway.middleware.tries import Ask, Begun, Place, Tries
 from gateway.wire.estimate import text_tokens
-from gateway.wire.splice import Splice, calls_tools, head_of, seam
+from gateway.wire.splice import Splice, head_of, is_bound, seam
 
 MOST_HELD_BYTES = 16 * 1024 * 1024
 """What a buffered answer may take of our memory; a longer one is shown as it comes from there on."""
+MOST_CONTINUED_CHARS = 1_000_000
+"""A longer answer is not gone on from: it would have to be kept here, and sent along with the question."""
 
 GO_ON = (
     "Your answer above was cut off by a technical fault. Go on exactly where it stops: begin with the very next "
@@ -30,20 +33,33 @@ GO_ON = (
 )
 
 
-async def hold(reply: Reply) -> Reply:
-    """Return a stream when all of it is here.
+async def hold(begun: Begun, tries: Tries) -> Begun | UpstreamFailed:
+    """Return the answer when all of it is here, or why it never was.
 
     Raises:
-        UpstreamFailed: it broke; nobody has seen anything of it.
+        UpstreamFailed: no other attempt can help.
     """
-    rest = reply.rest
-    assert rest is not None
+    try:
+        begun.reply = await _all_of(begun.reply)
+    except Broke as broke:
+        # Nobody has seen anything of it: it did not break, it failed, by whatever broke it.
+        failure = broke.__cause__ if isinstance(broke.__cause__, UpstreamFailed) else broke
+        await begun.attempt.over(failure)
+        begun.attempt.tried.wasted = True
+        tries.failed(begun.place, failure)
+        return failure
+    return begun
+
+
+async def _all_of(reply: Reply) -> Reply:
+    if reply.rest is None:
+        return reply
     kept, size = [reply.first], len(reply.first.data)
-    async for chunk in rest:
+    async for chunk in reply.rest:
         kept.append(chunk)
         size += len(chunk.data)
         if size > MOST_HELD_BYTES:
-            return Reply(kept[0], _going_on(kept[1:], rest))
+            return Reply(kept[0], _going_on(kept[1:], reply.rest))
     return Reply.of(*kept)
 
 
@@ -64,20 +80,24 @@ async def rescued(
         Broke: nobody could go on, or nobody may.
     """
     rescue = Rescue(call, begun.reply.first, tries, ask, prefill)
-    first = False
+    before: list[Chunk] = []
     while True:
         rest = begun.reply.rest
         try:
-            if first:
-                yield rescue.mark(begun)
-                yield rescue.pass_on(begun.reply.first)
-            if rest is not None:
-                async with aclosing(rest):
-                    async for chunk in rest:
-                        yield rescue.pass_on(chunk)
+            async with aclosing(rest or _nothing()) as chunks:
+                for chunk in before:
+                    yield chunk
+                async for chunk in chunks:
+                    yield rescue.pass_on(chunk)
             return
         except Broke as broke:
-            begun, first = await rescue.again(begun, broke), True
+            begun = await rescue.again(begun, broke)
+            before = [rescue.mark(begun), rescue.pass_on(begun.reply.first)]
+
+
+async def _nothing() -> AsyncGenerator[Chunk, None]:
+    for chunk in ():
+        yield chunk
 
 
 class Rescue:
@@ -91,10 +111,13 @@ class Rescue:
         self._ask = ask
         self._prefill = prefill
         self._head = head_of(first)
-        self._text = ""
-        self._reasoned = False
-        self._is_free_text = _is_free_text(call.body)
+        self._shown: list[str] = []
+        self._chars = 0
+        self._thoughtful = False
+        self._is_open = _is_free_text(call.body)
+        """What was shown leaves it to others how to go on."""
         self._used: Usage | None = None
+        self._echoes = False
         self._splice: Splice | None = None
         self._note(first)
 
@@ -108,7 +131,7 @@ class Rescue:
     def mark(self, begun: Begun) -> Chunk:
         """Return the comment that tells where the next attempt begins."""
         did = "continued" if begun.attempt.tried.why == "continue" else "restarted"
-        return seam(f"{did} by {begun.place.deployment.name} after {len(self._text)} characters")
+        return seam(f"{did} by {begun.place.deployment.name} after {self._chars} characters")
 
     async def again(self, begun: Begun, broke: Broke) -> Begun:
         """Return the attempt that goes on.
@@ -117,83 +140,82 @@ class Rescue:
             Broke: `broke`, because there is none.
         """
         await begun.attempt.over(broke)
-        why = self._way()
-        if why is None:
+        if not self._is_open:
             raise broke
+        text, tried = "".join(self._shown), begun.attempt.tried
+        why: Why = "continue" if text.strip() else "restart"
         try:
             self._tries.failed(begun.place, broke)
-            after = await self._after(broke, why)
+            after = await self._after(broke, why, text)
         except GatewayError as error:
+            if error is broke:
+                raise
             raise broke from error
-        begun.attempt.tried.wasted = why == "restart"
-        if why == "continue" and begun.attempt.tried.usage is not None:
-            used = begun.attempt.tried.usage
-            self._used = used if self._used is None else self._used + used
-        self._splice = Splice(self._head, shown=self._text, before=self._used)
+        tried.wasted = why == "restart"
+        if why == "continue" and tried.usage is not None:
+            self._used = tried.usage if self._used is None else self._used + tried.usage
+        self._splice = Splice(
+            self._head, shown=text, echoes=self._echoes, thoughtful=self._thoughtful, before=self._used
+        )
         return after
 
-    async def _after(self, failure: UpstreamFailed, why: Why) -> Begun:
+    async def _after(self, failure: UpstreamFailed, why: Why, text: str) -> Begun:
         """Return the first attempt that begins to answer.
 
         Raises:
-            UpstreamFailed: none does.
+            GatewayError: none does.
         """
         while True:
             place = await self._tries.next_place(failure)
-            begun = await self._try(place, why)
+            begun = await (self._ask(self._call, place, why) if why == "restart" else self._continued(place, text))
             if isinstance(begun, Begun):
                 return begun
             failure = begun
 
-    async def _try(self, place: Place, why: Why) -> Begun | UpstreamFailed:
+    async def _continued(self, place: Place, text: str) -> Begun | UpstreamFailed:
         """Ask a place to go on, by prefill where it is known to take one, and if it does not after all, in words."""
-        if why == "restart":
-            return await self._ask(self._call, place, why)
         prefill = "none" if place.refuses_prefill else self._prefill(place.deployment)
+        self._echoes = prefill == "prefix"
         try:
-            return await self._ask(self._going_on(prefill), place, why)
-        except Rejected:
-            if prefill == "none" or not self._tries.once_more():
+            return await self._ask(_going_on_from(self._call, text, prefill), place, "continue")
+        except (Rejected, BadRequest) as refusal:
+            if prefill == "none" or refusal.code == TOO_LONG or not self._tries.once_more():
                 raise
-            place.refuses_prefill = True
-            return await self._ask(self._going_on("none"), place, why)
+        place.refuses_prefill, self._echoes = True, False
+        return await self._ask(_going_on_from(self._call, text, "none"), place, "continue")
 
     def _note(self, chunk: Chunk) -> None:
-        self._text += chunk.text
-        if chunk.silent:
+        """Remember what a chunk shows, for as long as somebody may have to go on from it."""
+        if chunk.silent or not self._is_open:
             return
-        if calls_tools(chunk) or not (chunk.text or chunk.unseen):
-            self._is_free_text = False  # a refusal, a picture, a finish: nothing that one could go on from
-        elif not chunk.text:
-            self._reasoned = True
+        self._shown.append(chunk.text)
+        self._chars += len(chunk.text)
+        thinks = bool(chunk.unseen) or not chunk.text
+        self._thoughtful = self._thoughtful or thinks
+        too_late = self._tries.route.midstream == "restart" and (thinks or not chunk.text.isspace())
+        if too_late or self._chars > MOST_CONTINUED_CHARS or is_bound(chunk):
+            self._is_open = False
+            self._shown.clear()
 
-    def _way(self) -> Why | None:
-        """Return how to go on; `None`: the client has seen what no other attempt can go on from."""
-        if not self._is_free_text:
-            return None
-        continues = self._tries.route.midstream == "continue"
-        if not self._text.strip() and (continues or not self._reasoned):
-            return "restart"
-        return "continue" if continues else None
 
-    def _going_on(self, prefill: Prefill) -> Call:
-        """Return the call whose answer goes on from what was shown."""
-        said: dict[str, Any] = {"role": "assistant", "content": self._text}
-        messages = [said]
-        if prefill == "none":
-            messages.append({"role": "user", "content": GO_ON})
-        else:
-            said["content"] = self._text.rstrip()  # Anthropic rejects white space at the end
-            if prefill == "prefix":
-                said["prefix"] = True
-        fields = dict(self._call.body.fields)
-        asked = bytes(fields["messages"]).rstrip().removesuffix(b"]")
-        fields["messages"] = Raw(asked + b"," + msgspec.json.encode(messages)[1:])
-        for name in ("max_tokens", "max_completion_tokens"):
-            most = self._call.body.get(name, int | None)
-            if most is not None:
-                fields[name] = Raw(b"%d" % max(1, most - text_tokens(len(self._text))))
-        return self._call.but(body=Body(msgspec.json.encode(fields), fields))
+def _going_on_from(call: Call, text: str, prefill: Prefill) -> Call:
+    """Return the call whose answer goes on from `text`."""
+    said: dict[str, Any] = {"role": "assistant", "content": text}
+    messages = [said]
+    if prefill == "none":
+        messages.append({"role": "user", "content": GO_ON})
+    else:
+        said["content"] = text.rstrip()  # Anthropic rejects white space at the end
+        if prefill == "prefix":
+            said["prefix"] = True
+    fields = dict(call.body.fields)
+    asked = bytes(fields["messages"]).rstrip().removesuffix(b"]")
+    fields["messages"] = Raw(asked + b"," + msgspec.json.encode(messages)[1:])
+    for name in ("max_tokens", "max_completion_tokens"):
+        most = call.body.get(name, int | None)
+        if most is not None:
+            fields[name] = Raw(b"%d" % max(1, most - text_tokens(len(text))))
+    return call.but(body=Body(msgspec.json.encode(fields), fields))
 
 
 def _is_free_text(body: Body) -> bool:

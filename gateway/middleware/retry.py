@@ -102,6 +102,8 @@ class Retry:
                 begun = await self._hedged(call, route.hedge, tries, place, ask)
             else:
                 begun = await ask(call, place, why)
+            if isinstance(begun, Begun) and route.midstream == "buffer":
+                begun = await hold(begun, tries)
         if begun.reply.rest is not None and route.midstream in ("restart", "continue"):
             prefill = self._resources.candidates.prefill
             return Reply(begun.reply.first, rescued(call, begun, tries, ask=ask, prefill=prefill))
@@ -118,12 +120,10 @@ class Retry:
         try:
             async with attempt:
                 self._fleet.begin(place.deployment, tried)
-                attempt.at_end(lambda _: self._fleet.end(tried))
+                attempt.at_end(lambda receipt: self._fleet.end(tried, receipt))
                 reply = await next(attempt)
                 tried.first_chunk_s = call.clock.now() - tried.began_s
                 self._fleet.spoke(tried, stream=call.stream)
-                if reply.rest is not None and tries.route.midstream == "buffer":
-                    reply = await hold(reply)
         except UpstreamFailed as error:
             tried.wasted = True
             tries.failed(place, error)

@@ -14,13 +14,16 @@ from gateway.core.resources import Candidates, Fleet, Rest
 from gateway.core.route import Deployment, Route
 from gateway.middleware.allowance import Allowance
 
+MOMENT_S = 0.01
+"""Whoever is asked once more with less time than this left is asked in vain. (Event loops round to a millisecond.)"""
+
 
 class Place(Struct):
     """A deployment during one call."""
 
     deployment: Deployment
     asked: int = 0
-    """How often it failed."""
+    """How often it failed, or made us wait until another spoke."""
     ready_s: float = -inf
     """When it may be asked again."""
     refuses_prefill: bool = False
@@ -94,10 +97,10 @@ class Tries:
         """Return whom to ask now, when the time has come.
 
         Raises:
-            UpstreamFailed: `failure`, because nobody is left to ask, or not soon enough.
+            UpstreamFailed: `failure`, because nobody is left to ask, not soon enough, or no time is.
             Resting: nobody may be asked, and nobody was.
         """
-        if self.left <= 0 and failure is not None:
+        if failure is not None and (self.left <= 0 or self._is_over()):
             raise failure
         while True:
             now_s = self._call.clock.now()
@@ -112,8 +115,9 @@ class Tries:
 
     def once_more(self) -> bool:
         """Take an attempt out of the budget; return whether there was one."""
-        self.left -= 1
-        return self.left >= 0
+        had = self.left > 0
+        self.left -= had
+        return had
 
     def beside(self, first: Place) -> Place | None:
         """Return who may be asked while `first` makes us wait: somebody well, whom this call has not asked."""
@@ -152,8 +156,11 @@ class Tries:
         self._places = [place for place in self._places if not gone(place)]
 
     def _soonest(self, now_s: float) -> tuple[Place | None, float, Rest | None]:
-        """Return who may be asked soonest, in how many seconds, and the shortest rest of those who may not."""
-        best, best_s, shortest = None, inf, None
+        """Return who may be asked soonest, in how many seconds, and the shortest rest of those who may not.
+
+        Of those who may be asked at once, whoever was asked least: the same again only when no other is left.
+        """
+        best, soonest, shortest = None, (inf, 0), None
         for place in self._places:
             wait_s = max(0.0, place.ready_s - now_s)
             rest = self._fleet.rest(place.deployment.name)
@@ -164,24 +171,24 @@ class Tries:
                     wait_s = max(wait_s, rest.left_s)
                 elif rest.left_s > wait_s:
                     continue
-            if wait_s < best_s:
-                best, best_s = place, wait_s
-                if not wait_s:
+            if (wait_s, place.asked) < soonest:
+                best, soonest = place, (wait_s, place.asked)
+                if soonest == (0, 0):
                     break
-        return best, best_s, shortest
+        return best, soonest[0], shortest
+
+    def _is_over(self) -> bool:
+        return self._call.deadline_s - self._call.clock.now() < MOMENT_S
 
     def _is_worth(self, wait_s: float, now_s: float) -> bool:
         return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s
 
     async def _may_ask(self, place: Place, failure: UpstreamFailed | None) -> bool:
-        """Return whether the fleet gives leave.
-
-        Raises:
-            UpstreamFailed: `failure`, because asking once more would multiply the trouble that there is.
-        """
+        """Return whether it may be asked: the fleet gives leave, and it does not multiply the trouble that there is."""
         troubled = place.asked or not self._fleet.is_well(place.deployment.name)
         if failure is not None and troubled and not self._repeats.spend():
-            raise failure
+            self._leave(lambda other: other is place)  # whoever is well may still be asked
+            return False
         return await self._fleet.admit(place.deployment)
 
 

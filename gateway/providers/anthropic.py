@@ -5,7 +5,6 @@ What a request keeps, loses and is refused for is said in `anthropic_request`. S
 "Messages", "Streaming messages", "Stop reasons" and "Errors".
 """
 
-import re
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -16,7 +15,7 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.usage import Usage
-from gateway.providers.anthropic_request import messages_request
+from gateway.providers.anthropic_request import facts, messages_request
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
 from gateway.providers.masking import without_credentials
@@ -50,9 +49,6 @@ FINISHES: dict[str, Finish] = {
 }
 """By `stop_reason`. Others, `pause_turn` among them, are a stop: Anthropic may add values at any time."""
 
-PREFILLED = re.compile(r"claude-([23]|instant)|claude-(opus|sonnet|haiku)-4(-[0-5])?(-\d{8}|-latest)?$")
-"""Models that go on from a last message of the assistant's."""
-
 STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -80,7 +76,7 @@ class AnthropicOptions(Keyed, frozen=True, kw_only=True):
 
     def prefill(self, model: str) -> Prefill:
         """Claude up to 4.5 does; later models reject it (docs, "Prefill Claude's response")."""
-        return "plain" if PREFILLED.match(model) else "none"
+        return "plain" if "claude-" in model and facts(model).prefill else "none"
 
     def build(self, name: str) -> "Anthropic":
         """Make the provider."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from gateway.core.errors import Unavailable
 from gateway.core.resources import Clock
 from gateway.engine.engine import Engine
+from gateway.engine.fleet import LiveFleet
 from gateway.settings.build import Gateway, build
 from gateway.settings.complaints import Complaint, ConfigError
 from gateway.settings.load import load
@@ -144,6 +145,11 @@ class Live:
         return self._problem or self._source.problem()
 
     @property
+    def fleet(self) -> LiveFleet:
+        """How every deployment has been doing, under whichever configuration."""
+        return self._process.fleet
+
+    @property
     def redis(self) -> str:
         """How the shared store is: `none` is configured, `ok`, or `gone` (limits do what `without_redis` says)."""
         store = self.gateway.store
@@ -248,14 +254,14 @@ class Live:
         if gateway.store is not None:
             gateway.store.do_without(gateway.without_redis)
         await self._process.start()
-        self._process.fleet.share(None if gateway.store is None else gateway.store.rests)
+        self.fleet.share(None if gateway.store is None else gateway.store.rests)
         if gateway.recorder is not None:
             gateway.recorder.start()
 
     def _take_up(self, gateway: Gateway) -> None:
         """Have what outlives the configurations go by this one."""
         self._process.answers.resize(gateway.cache_bytes)
-        self._process.fleet.rules = gateway.rules
+        self.fleet.rules = gateway.rules
 
     def _warm(self) -> None:
         """Look prices up beside the first calls: the price table takes half a second to load."""

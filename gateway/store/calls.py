@@ -220,7 +220,7 @@ def _use_wal(path: str) -> None:
     Raises:
         sqlite3.Error: it cannot be opened, or is no database.
     """
-    with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
+    with closing(sqlite3.connect(path, timeout=0)) as connection:
         for left in reversed(range(WAL_TRIES)):
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -228,7 +228,8 @@ def _use_wal(path: str) -> None:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or not left:
                     raise
-            time.sleep(BUSY_S / WAL_TRIES)  # SQLite does not wait here by itself: it might be for ever
+            # SQLite waits here for some locks and not for others, so we do: or a stop might wait for it fifty times.
+            time.sleep(BUSY_S / WAL_TRIES)
 
 
 def _flush_seldom(connection: Any, _: object) -> None:

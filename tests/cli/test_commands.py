@@ -1,5 +1,6 @@
 """The other commands: check, schema, explain, key, --version."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from gateway import __version__
 from gateway.cli.main import main
+from tests.kv.test_redis import store_of
 
 TEAM = """
 providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1", api_key: secret-canary}, echo: {}}
@@ -115,3 +117,39 @@ def test_explain_tells_what_would_stop_a_call(run, arguments, words):
     done = run("explain", *arguments, "--config", "FILE", stdin="{")
     said = json.loads(done.output)
     assert said["answer"] >= 400 and words in said["because"]
+
+
+def explained(run, model="fast"):
+    return json.loads(run("explain", "--model", model, "--config", "FILE", "--key", "key-canary-0123456789").output)
+
+
+def test_explain_tells_what_a_route_does_that_is_not_usual(run):
+    """In the words of the configuration; of what is usual, nothing."""
+    assert explained(run)["route"] == {"name": "fast", "order": "as_written"}
+    said = "midstream: continue, client_leaves: finish, hedge: {percentile: 99.9}, context_fallbacks: [spare], "
+    run.file.write_text(TEAM.replace("fast: {", f"fast: {{{said}"))
+    assert explained(run)["route"] == {
+        "name": "fast",
+        "order": "as_written",
+        "midstream": "continue",
+        "client_leaves": "finish",
+        "context_fallbacks": ["spare"],
+        "hedge": {"percentile": 99.9, "share": 0.05},
+    }
+
+
+def test_explain_tells_who_rests_where_redis_knows(run, own_valkey):
+    """This process itself has asked nobody. Where Redis is gone it says nothing, rather than that all is well."""
+
+    async def rest():
+        async with store_of(own_valkey.url) as store:
+            await store.rests.rest("a/m", 60, 2)
+
+    assert "rests_for_s" not in json.dumps(explained(run))
+    asyncio.run(rest())
+    run.file.write_text(f"{TEAM}\nredis: {own_valkey.url}\n")
+    resting, well = explained(run)["asked"]
+    assert (resting["deployment"], resting["rests_in_a_row"]) == ("a/m", 2) and 50 < resting["rests_for_s"] <= 60
+    assert "rests_for_s" not in well
+    own_valkey.stop()
+    assert "rests_for_s" not in json.dumps(explained(run))

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import signal
 
 import pytest
@@ -65,7 +66,8 @@ async def test_a_hundred_reloads_lose_no_call(upstream, configs, tmp_path, worke
         answers = [answer for answers in await asyncio.gather(*load) for answer in answers]
         assert len(answers) > CALLERS
         assert all(answer.status == 200 and answer.done and b"go" in answer.body for answer in answers)
-        assert len({answer.headers["x-gateway-config"] for answer in answers}) == 2
+        ids = {hashlib.sha256(text.encode()).hexdigest()[:12] for text in configs}
+        assert {answer.headers["x-gateway-config"] for answer in answers} <= ids
         assert "Traceback" not in gateway.said
 
 

@@ -1,12 +1,14 @@
 """Four workers and one Redis: limits hold exactly, answers are shared. Real processes, counted from outside."""
 
 import asyncio
+import re
 from collections import Counter
 
 import httpx
 import pytest
 
-from tests.script import ScriptedUpstream, Slow
+from tests.lean import Lean
+from tests.script import Fails, ScriptedUpstream, Slow
 from tests.serving import mock_config, started
 
 CHAIN = "chain: [{use: auth}, {use: limits}, {use: cache}, {use: cost}, {use: retry}]"
@@ -68,3 +70,55 @@ async def test_an_answer_is_kept_for_all_workers(upstream, valkey_url, tmp_path)
     assert {answer.headers["x-gateway-cache"] for answer in again} == {"hit"}
     assert {answer.headers["x-gateway-cost"] for answer in again} == {"0.000000000"}
     assert upstream.asked == 1
+
+
+async def get(url, path):
+    """What some worker says at `path`."""
+    client = await Lean.open(url)
+    answer = await client.get(path)
+    client.close()
+    return answer.body.decode()
+
+
+async def status_of(url, text):
+    """The status of one call, at whichever worker."""
+    client = await Lean.open(url)
+    answer = await client.ask(text)
+    client.close()
+    return answer.status
+
+
+async def until_all(url, state):
+    """Wait until whichever worker is asked says that its one deployment is so."""
+    async with asyncio.timeout(20):
+        while any([f'"state":"{state}"' not in await get(url, "/health") for _ in range(20)]):
+            await asyncio.sleep(0.1)
+
+
+async def metric(url, name):
+    """The values of a metric's series."""
+    said = await get(url, "/metrics")
+    return [float(value) for value in re.findall(rf"^{name}{{[^}}]*}} (\S+)$", said, re.MULTILINE)]
+
+
+async def test_a_deployment_that_one_worker_found_ill_rests_in_all(upstream, own_valkey, tmp_path):
+    """Its upstream is asked once, not once by each; then one call of all tries it, and all know that it is back."""
+    chain = "chain: [{use: metrics}, {use: retry, attempts: 1}]"
+    more = f"health: {{failures: 1, rest: 6s}}\nredis: {own_valkey.url}\n"
+    (tmp_path / "gateway.yaml").write_text(mock_config(upstream.url, chain, more))
+    upstream.will(Fails(500))
+    with started(tmp_path, "--workers", "4") as gateway:
+        await asyncio.to_thread(gateway.until_ready, 4)
+        assert await status_of(gateway.url, "the first") == 502
+        await until_all(gateway.url, "resting")
+        assert [await status_of(gateway.url, f"call {i}") for i in range(20)] == [503] * 20
+        assert upstream.asked == 1
+        assert await metric(gateway.url, "gateway_rests_total") == [1]
+        assert await metric(gateway.url, "gateway_resting") == [1]
+
+        upstream.will(Slow("well again", first_s=3.0))
+        await until_all(gateway.url, "trying")
+        statuses = await asyncio.gather(*(status_of(gateway.url, f"try {i}") for i in range(20)))
+        assert Counter(statuses) == {200: 1, 503: 19} and upstream.asked == 2
+        await until_all(gateway.url, "well")
+        assert await metric(gateway.url, "gateway_resting") == [0]

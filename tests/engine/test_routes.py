@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from gateway.core.receipt import Tried
+from gateway.core.receipt import Receipt, Tried
 from gateway.core.route import Deployment, Route
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.routes import MOST_EXPANDED, RouteTable
@@ -68,7 +68,7 @@ def test_least_busy_counts_calls_in_flight_for_their_weight():
     fleet, heavy = LiveFleet(StillClock()), Deployment("h/m", "h", "m", weight=3)
     asked = [begun(fleet, deployment) for deployment in (heavy, heavy, B)]
     assert first(fleet, [B, heavy], "least_busy") == "h"
-    fleet.end(asked[2])
+    fleet.end(asked[2], Receipt(""))
     assert first(fleet, [B, heavy], "least_busy") == "b"
 
 
@@ -79,7 +79,7 @@ def test_fastest_goes_by_the_time_to_the_first_chunk():
         tried = begun(fleet, deployment)
         tried.first_chunk_s = seconds
         fleet.spoke(tried, stream=True)
-        fleet.end(tried)
+        fleet.end(tried, Receipt(""))
     assert [d.provider for d in fleet.order([A, B, C], "fastest")] == ["c", "b", "a"]
 
 

@@ -20,7 +20,7 @@ SECONDS = 3
 MB = 2**20
 TAKEN_BYTES = MEGABYTES * MB // 2
 """Most of what a stream's upstream gets rid of lies in the kernel's buffers, three of some megabytes."""
-KEPT_BYTES = 2 * MB
+KEPT_BYTES = 4 * MB
 """What the gateway itself may keep of one stream."""
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from gateway.core.resources import Rest
+from gateway.core.resources import News, Rest
 from gateway.engine.clock import SystemClock
 from gateway.kv.line import Line
 from gateway.kv.redis import RedisStore
@@ -24,13 +24,19 @@ async def stores(own_valkey: Valkey) -> AsyncIterator[Pair]:
         yield first, second
 
 
+async def resting(store: RedisStore) -> dict[str, Rest]:
+    news = await store.rests.news()
+    assert news is not None
+    return news.resting
+
+
 async def test_all_workers_learn_who_rests_and_for_how_long(stores: Pair) -> None:
     """As a duration: their clocks need not agree."""
     one, other = stores
     await one.rests.rest("groq/llama", 30, 2)
-    assert (await other.rests.resting()) == {"groq/llama": Rest(pytest.approx(30, abs=5), 2)}
+    assert await resting(other) == {"groq/llama": Rest(pytest.approx(30, abs=5), 2)}
     await other.rests.back("groq/llama")
-    assert await one.rests.resting() == {}
+    assert await resting(one) == {}
 
 
 async def test_a_rest_is_over_by_itself(stores: Pair) -> None:
@@ -39,11 +45,11 @@ async def test_a_rest_is_over_by_itself(stores: Pair) -> None:
     await one.rests.rest("a", 0.2, 7)
 
     async def over() -> bool:
-        return await other.rests.resting() == {}
+        return await resting(other) == {}
 
     await eventually(over)
     await other.rests.rest("a", 30, 1)
-    assert (await one.rests.resting() or {})["a"].strikes == 1
+    assert (await resting(one))["a"].strikes == 1
 
 
 async def test_no_worker_shortens_what_another_has_found(stores: Pair) -> None:
@@ -51,8 +57,20 @@ async def test_no_worker_shortens_what_another_has_found(stores: Pair) -> None:
     one, other = stores
     await one.rests.rest("a", 60, 1)
     await other.rests.rest("a", 5, 3)
-    found = (await one.rests.resting() or {})["a"]
+    found = (await resting(one))["a"]
     assert (found.strikes, found.left_s) == (3, pytest.approx(60, abs=5))
+
+
+async def test_all_workers_learn_that_it_is_back_also_when_its_rest_was_over(stores: Pair) -> None:
+    """As it mostly is: it was tried when its rest had ended. The next rest has nothing to do with the one before."""
+    one, other = stores
+    await one.rests.rest("a", 0.05, 3)
+    await one.rests.back("a")
+    news = await other.rests.news()
+    assert news == News({}, {"a": pytest.approx(0, abs=5)})
+    await one.rests.rest("a", 1, 1)
+    news = await other.rests.news()
+    assert news == News({"a": Rest(pytest.approx(1, abs=0.9), 1)}, {})
 
 
 async def test_one_of_all_workers_probes(stores: Pair) -> None:
@@ -62,7 +80,7 @@ async def test_one_of_all_workers_probes(stores: Pair) -> None:
     assert await stores[1].rests.may_probe("b", 30)
 
 
-@pytest.mark.parametrize("ending", ["back", "rest", "time"])
+@pytest.mark.parametrize("ending", ["back", "rest", "time", "given up"])
 async def test_a_probe_is_free_again_when_it_is_over(ending: str, stores: Pair) -> None:
     """However it went, and also when nobody is left to say."""
     one, other = stores
@@ -72,6 +90,10 @@ async def test_a_probe_is_free_again_when_it_is_over(ending: str, stores: Pair) 
             await one.rests.back("a")
         case "rest":
             await one.rests.rest("a", 30, 2)
+        case "given up":
+            await other.rests.give_up("a")  # which is not his to give up
+            assert not await other.rests.may_probe("a", 30)
+            await one.rests.give_up("a")
         case _:
             assert not await other.rests.may_probe("a", 30)
 
@@ -89,12 +111,12 @@ async def test_without_redis_each_worker_is_right_alone(own_valkey: Valkey) -> N
         own_valkey.stop()
         await rests.rest("b", 60, 1)
         await rests.back("a")
-        assert await rests.resting() is None
+        assert await rests.news() is None
         assert [await rests.may_probe("a", 60) for _ in range(2)] == [True, True]
         own_valkey.start()
 
         async def known() -> bool:
-            return await rests.resting() == {}
+            return await rests.news() == News({}, {})
 
         await eventually(known, within_s=10.0)
         assert [await rests.may_probe("a", 60) for _ in range(2)] == [True, False]
@@ -108,7 +130,7 @@ async def test_names_without_end_do_not_fill_redis(own_valkey: Valkey) -> None:
     for n in range(10):
         await rests.rest(f"openai/{n}", 60 + n, 1)
     await rests.rest("x" * (LONGEST_NAME + 1), 600, 1)
-    assert list(await rests.resting() or {}) == ["openai/7", "openai/8", "openai/9"]
+    assert list((await rests.news() or News({}, {})).resting) == ["openai/7", "openai/8", "openai/9"]
     assert await rests.may_probe("x" * (LONGEST_NAME + 1), 60)
     assert await line.ask("DBSIZE") == 2  # the rests, and what a line probes by
     await line.close()
@@ -129,4 +151,4 @@ async def test_as_many_rests_as_are_kept_can_be_read(own_valkey: Valkey) -> None
         for start in range(0, MOST, 500):
             names = (f"{n:0{LONGEST_NAME}}" for n in range(start, start + 500))
             await asyncio.gather(*(slow.rests.rest(name, 600, 1) for name in names))
-        assert len(await store.rests.resting() or ()) == MOST
+        assert len(await resting(store)) == MOST

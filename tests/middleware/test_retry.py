@@ -11,6 +11,7 @@ from gateway.core.route import Deployment, Route
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.middleware.retry import RetryOptions, Waits
+from gateway.middleware.tries import MOMENT_S
 from tests.standins import StillClock, call_of
 
 A, B, C = (Deployment(f"{name}/m", name, "m") for name in "abc")
@@ -69,6 +70,18 @@ async def test_the_same_deployment_is_asked_again_after_a_growing_wait():
     assert len({Waits(RetryOptions()).backoff_s(1) for _ in range(10)}) > 1
 
 
+async def test_others_come_before_the_same_again_however_long_they_took():
+    """That the wait is over meanwhile makes nobody better than one who has not failed."""
+    retry, script, call = retrying(*[Unreachable("x")] * 2, b"yes", routes=[Route("fast", (A, B, C))])
+
+    async def slowly(attempt):
+        call.clock.passed_s += 5
+        return await script(attempt)
+
+    await retry(call, slowly)
+    assert script.names == "abc"
+
+
 async def test_retry_after_is_not_undercut():
     """An upstream that asked for four seconds is not asked before; one that did not, is."""
     retry, script, call = retrying(Busy("no", retry_after_s=4), Busy("no", retry_after_s=9), b"ok")
@@ -89,6 +102,14 @@ async def test_no_wait_reaches_beyond_the_deadline():
     retry, script, call = retrying(Unreachable("x"), b"never", routes=[Route("fast", (A,))])
     with pytest.raises(Unreachable):
         await retry(call.but(deadline_s=0.1), script)
+    assert script.names == "a"
+
+
+async def test_nobody_is_asked_in_the_last_moment():
+    """It could only be cut, and would be paid for."""
+    retry, script, call = retrying(Unreachable("x"), b"never")
+    with pytest.raises(Unreachable):
+        await retry(call.but(deadline_s=MOMENT_S / 2), script)
     assert script.names == "a"
 
 
