@@ -7,14 +7,15 @@ it in its cache; then nothing is told of the usage, and it is estimated. Source:
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from gateway.core.call import Attempt
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
+from gateway.core.secret import Secret
 from gateway.core.usage import Usage
 from gateway.providers.base import Keyed, Request
 from gateway.providers.counting import count
@@ -37,7 +38,11 @@ class OllamaOptions(Keyed, frozen=True, kw_only=True):
 
     key_variable: ClassVar[str] = "OLLAMA_API_KEY"
 
-    num_ctx: int | None = None
+    api_key: Secret = Secret()
+    """Of Ollama's cloud, or of a proxy in front of one's own. Empty: none is sent."""
+    base_url: str = ""
+    """Where it is, with or without a path; `http://localhost:11434` when left out."""
+    num_ctx: Annotated[int, Meta(ge=1)] | None = None
     """Tokens of context, prompt and answer together. Left out: as the model says, or else Ollama's own default."""
     keep_alive: str = ""
     """How long the model stays in memory after a call (`10m`; `-1m`: for ever). Empty: as Ollama is set up."""
@@ -92,11 +97,10 @@ class Ollama:
         """
         decoder, events = LineDecoder(attempt.id), list[Event]()
         try:
-            lines = _line.decode_lines(body)
+            for line in _line.decode_lines(body):
+                events += decoder.take(line)
         except UNREADABLE:
-            lines = list[_Line]()  # told below
-        for line in lines:
-            events += decoder.take(line)
+            decoder.finished = False  # told below
         if not decoder.finished:
             told = error_object(body)["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no whole answer: {told[:200]}")

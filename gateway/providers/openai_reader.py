@@ -228,7 +228,7 @@ class ChatReader:
         top = self._top.strip()
         if self._begun or not top or top.startswith((b"data:", b"event:", b":")):
             return Unreachable("the upstream ended its stream before it said anything")
-        if top.startswith(b"{") and _is_json(top) and is_error(json_object(top)):
+        if top.startswith(b"{") and _is_error(top):
             return failure_of(top)
         return Unreachable(f"the upstream sent no stream: {brief(top.decode('utf-8', 'replace'))[:200]}")
 
@@ -298,3 +298,11 @@ def _is_json(data: bytes) -> bool:
     except UNREADABLE:
         return False
     return True
+
+
+def _is_error(data: bytes) -> bool:
+    """Whether what came in place of a stream is an error in JSON."""
+    try:
+        return is_error(json_object(data))
+    except UNREADABLE:
+        return False

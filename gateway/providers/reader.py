@@ -144,7 +144,8 @@ class EventReader:
                 raise self._failure
         chunks += self._written(self._believed(self._decoder.end()))
         if not self._ended:
-            raise self._cut_off()
+            self._failure = self._cut_off()
+            raise self._failure
         return chunks
 
     def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
