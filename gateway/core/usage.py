@@ -28,6 +28,8 @@ class Usage(Struct, frozen=True):
     """The upstream did not say; counted from the text by rule of thumb."""
     stated_cost_nusd: int | None = None
     """What the upstream itself says this cost (OpenRouter, xAI). It beats any price table."""
+    billed_tokens: tuple[int, int] | None = None
+    """Prompt and completion tokens that are charged, where those are others than were used (Cohere)."""
 
     @property
     def total_tokens(self) -> int:
@@ -37,6 +39,7 @@ class Usage(Struct, frozen=True):
     def __add__(self, other: "Usage") -> "Usage":
         """Return what two attempts used together."""
         mine, its = self.stated_cost_nusd, other.stated_cost_nusd
+        bill, more = self.billed_tokens, other.billed_tokens
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
@@ -45,6 +48,7 @@ class Usage(Struct, frozen=True):
             self.reasoning_tokens + other.reasoning_tokens,
             estimated=self.estimated or other.estimated,
             stated_cost_nusd=None if mine is None or its is None else mine + its,
+            billed_tokens=None if bill is None or more is None else (bill[0] + more[0], bill[1] + more[1]),
         )
 
 
@@ -76,9 +80,12 @@ class Price(Struct, frozen=True):
         )
 
     def cost_nusd(self, usage: Usage) -> int:
-        """Return what `usage` costs, in nano-dollars."""
+        """Return what `usage` costs, in nano-dollars. Billed tokens have no cached ones among them."""
         if self.above is not None and usage.prompt_tokens > self.above_tokens:
             return self.above.cost_nusd(usage)
+        if usage.billed_tokens is not None:
+            prompt, completion = usage.billed_tokens
+            return half_even(prompt * self.prompt + completion * self.completion, 1000)
         cached = self.prompt if self.cached is None else self.cached
         written = self.prompt if self.cache_write is None else self.cache_write
         fresh = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens

@@ -116,15 +116,18 @@ class Anthropic:
         Raises:
             Unreachable: it is none, whatever its status said.
         """
+        events: list[Event] = []
         try:
             message = _whole.decode(body)
+            if message.type == "message":
+                events = message_events(message)
         except UNREADABLE:
-            message = None
-        if message is None or message.type != "message":
+            pass  # told below
+        if not events:
             error = error_object(body)
             told = error["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no message: {told}", code=_code(error))
-        return _writer(attempt).whole(message_events(message))
+        return _writer(attempt).whole(events)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

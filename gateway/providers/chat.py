@@ -9,7 +9,7 @@ from msgspec import Struct
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
 from gateway.providers.failures import UNREADABLE
-from gateway.wire.chat_request import ChatRequest, FunctionTool, Message, Part, Tool, ToolCall
+from gateway.wire.chat_request import ChatRequest, FunctionTool, Message, Part, ResponseFormat, Tool, ToolCall
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """OpenAI's `reasoning_effort`, least first."""
@@ -32,7 +32,7 @@ def refuse(message: str, param: str) -> NoReturn:
 
 
 def refuse_unspeakable(request: ChatRequest, body: Body, upstream: str) -> None:
-    """Refuse what neither Anthropic nor Gemini can be asked for through a chat completion.
+    """Refuse what no upstream of another dialect can be asked for through a chat completion.
 
     Raises:
         BadRequest: `param` names the field.
@@ -82,6 +82,25 @@ def text_of(message: Message, where: str) -> str:
         if part.type not in ("text", "refusal"):
             refuse(f'a "{message.role}" message holds text only, got "{part.type}"', f"{where}.content[{number}]")
     return "".join(part.text or part.refusal or "" for part in parts(message))
+
+
+def thoughts_of(message: Message) -> str:
+    """Return the reasoning that came back with a turn, under whichever of its names, without signatures."""
+    blocks = [block.get("thinking") for block in message.thinking_blocks or []]
+    return message.reasoning_content or "".join(text for text in blocks if isinstance(text, str))
+
+
+def schema_of(form: ResponseFormat) -> dict[str, Any] | None:
+    """Return the schema that an answer in JSON must match; `None`: any object will do.
+
+    Raises:
+        BadRequest: it is another format, or lacks its schema.
+    """
+    if form.type == "json_object":
+        return None
+    if form.type != "json_schema" or form.json_schema is None or form.json_schema.schema is None:
+        raise BadRequest("response_format is text, json_object, or json_schema with a schema", param="response_format")
+    return form.json_schema.schema
 
 
 def data_url(url: str, where: str) -> Data:

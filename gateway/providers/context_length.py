@@ -36,6 +36,8 @@ SENTENCES = (
     "exceeds the available context size",  # llama.cpp
     "initial prompt is greater than the context length",  # LM Studio
     "prompt too long; exceeded (?:max )?context length",  # Ollama
+    "input length exceeds the context length",  # Ollama
+    "too many tokens: size limit exceeded",  # Cohere
     "exceeded model token limit",  # Moonshot
     "context window exceeds limit",  # MiniMax
     "range of input length should be",  # Alibaba

@@ -57,21 +57,25 @@ class Head:
     def __init__(self, attempt: Attempt, object: str) -> None:
         self._attempt = attempt
         self._object = object
-        self._created = 0
-        self._model = ""
+        self.created = 0
+        self.model = ""
         self.id = ""
 
     def mend(self, said: dict[str, Any]) -> bool:
-        """Fill in what is missing; Azure's first chunk and Snowflake's every chunk have it all empty."""
+        """Fill in what is missing, and say again what was said first.
+
+        Snowflake's every chunk has it all empty; Groq's and xAI's say each their own time.
+        """
         attempt, id, model, created = self._attempt, said.get("id"), said.get("model"), said.get("created")
         self.id = self.id or (id if isinstance(id, str) else "") or f"chatcmpl-{attempt.id}"
-        self._model = self._model or (model if isinstance(model, str) else "") or attempt.deployment.model
-        self._created = self._created or (created if isinstance(created, int) else 0) or int(attempt.clock.wall())
-        right: dict[str, Any] = {"id": self.id, "object": self._object}
-        if not model:
-            right["model"] = self._model
-        if not created:
-            right["created"] = self._created
+        self.model = self.model or (model if isinstance(model, str) else "") or attempt.deployment.model
+        self.created = self.created or (created if isinstance(created, int) else 0) or int(attempt.clock.wall())
+        right: dict[str, Any] = {
+            "id": self.id,
+            "object": self._object,
+            "created": self.created,
+            "model": self.model,
+        }
         if all(said.get(name) == value for name, value in right.items()):
             return False
         said.update(right)

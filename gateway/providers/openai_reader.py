@@ -5,8 +5,9 @@ as the bytes that they are; all others are decoded to the last field, mended and
 
 **When is an answer complete?** When the upstream said `[DONE]`, or when every choice that was asked for has its finish
 reason, however the stream ends then. Some servers leave out the one, some the other. A stream that ends with neither
-broke off; one that says `[DONE]` but never said anything at all is no answer. Where only the finish reason is missing,
-it is filled in, for clients wait for it; but not where it may have been in an event that could not be read.
+broke off, unless its last word was what all of it used, as Snowflake's is; one that says `[DONE]` but never said
+anything at all is no answer. Where only the finish reason is missing, it is filled in, for clients wait for it; but not
+where it may have been in an event that could not be read.
 """
 
 from typing import Literal
@@ -131,6 +132,8 @@ class ChatReader:
             chunks = self._chunks(left)
             if self._failure is not None:
                 raise self._failure
+        if not self.complete and self._mender.counted and not self._lost:
+            chunks += self._mender.close()
         if not self.complete:
             raise self._cut_off()
         return chunks
@@ -190,8 +193,11 @@ class ChatReader:
         except UNREADABLE:
             return None
         mender, text = self._mender, None
+        head = mender.head
         self._unseen = 0
-        if said.id != mender.head.id or not said.model or not said.created or event.name or b"\n" in event.data:
+        if said.id != head.id or said.model != head.model or said.created != head.created:
+            return None
+        if event.name or b"\n" in event.data:
             return None
         for choice in said.choices:
             state = mender.choices.get(choice.index)
@@ -222,7 +228,7 @@ class ChatReader:
         top = self._top.strip()
         if self._begun or not top or top.startswith((b"data:", b"event:", b":")):
             return Unreachable("the upstream ended its stream before it said anything")
-        if top.startswith(b"{") and _is_json(top) and is_error(json_object(top)):
+        if top.startswith(b"{") and _is_error(top):
             return failure_of(top)
         return Unreachable(f"the upstream sent no stream: {brief(top.decode('utf-8', 'replace'))[:200]}")
 
@@ -292,3 +298,11 @@ def _is_json(data: bytes) -> bool:
     except UNREADABLE:
         return False
     return True
+
+
+def _is_error(data: bytes) -> bool:
+    """Whether what came in place of a stream is an error in JSON."""
+    try:
+        return is_error(json_object(data))
+    except UNREADABLE:
+        return False

@@ -46,6 +46,8 @@ class StreamMender:
         """OpenAI's verdict on the answer was asked for, which comes last, and has not come."""
         self.head = Head(attempt, "chat.completion.chunk")
         self.choices: dict[int, _Choice] = {}
+        self.counted = False
+        """The last event told nothing but what was used, behind something that was said."""
         self.settled = False
         """What was used was told behind the last finish reason: nothing that matters follows."""
 
@@ -83,6 +85,7 @@ class StreamMender:
             return []
         changed |= choices is None
         choices = _checked(objects(choices))
+        self.counted = usage is not None and not choices and any(one.spoke for one in self.choices.values())
         if not choices and usage is None and not (said.get("id") and said.get("model")):
             # Azure's first event has nothing but its verdict on the prompt, which the next one can carry.
             self._held.update({key: value for key, value in said.items() if key not in (*HEAD, "choices") and value})

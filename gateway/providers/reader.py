@@ -1,4 +1,4 @@
-"""Reads a streamed answer of any dialect that comes as server-sent events: framing, decoder and writer, joined.
+"""Reads a streamed answer of any dialect that comes as events: framing, decoder and writer, joined.
 
 A decoder is pure, events in and neutral events out, so that every client surface can be written from it. What must
 hold for all dialects is said here once: an answer is complete only when its dialect says so, whatever came before an
@@ -60,6 +60,22 @@ class Writer(Protocol):
         ...
 
 
+class Splitter(Protocol):
+    """Cuts bytes into events; an upstream's framing."""
+
+    def feed(self, data: bytes) -> list[sse.Event]:
+        """Return the events that `data` completes.
+
+        Raises:
+            sse.EventTooLong: one of them does not end.
+        """
+        ...
+
+    def end(self) -> list[sse.Event]:
+        """Return what was left without its end."""
+        ...
+
+
 class EventReader:
     """A provider's `Reader`, made of a decoder for its upstream and a writer for its client.
 
@@ -67,9 +83,12 @@ class EventReader:
         decoder: of this stream alone.
         writer: of this stream alone.
         exact: no event may be skipped; see `must_be_exact`.
+        splitter: of this stream alone; server-sent events when left out.
     """
 
-    def __init__(self, decoder: Decoder, writer: Writer, *, exact: bool = False) -> None:
+    def __init__(
+        self, decoder: Decoder, writer: Writer, *, exact: bool = False, splitter: Splitter | None = None
+    ) -> None:
         self._decoder = decoder
         self._writer = writer
         self._exact = exact
@@ -77,7 +96,7 @@ class EventReader:
         self._skipped = 0
         self._lost = False
         """What was skipped may have been a part of the answer."""
-        self._splitter = sse.Splitter()
+        self._splitter: Splitter = splitter or sse.Splitter()
         self._tail = b""
         self._spoke = False
         self._ended = False
@@ -125,7 +144,8 @@ class EventReader:
                 raise self._failure
         chunks += self._written(self._believed(self._decoder.end()))
         if not self._ended:
-            raise self._cut_off()
+            self._failure = self._cut_off()
+            raise self._failure
         return chunks
 
     def _chunks(self, events: list[sse.Event]) -> list[Chunk]:

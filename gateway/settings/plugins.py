@@ -26,6 +26,8 @@ PROVIDERS = {
     "azure": "gateway.providers.azure:AzureOptions",
     "anthropic": "gateway.providers.anthropic:AnthropicOptions",
     "gemini": "gateway.providers.gemini:GeminiOptions",
+    "cohere": "gateway.providers.cohere:CohereOptions",
+    "ollama": "gateway.providers.ollama:OllamaOptions",
     "echo": "gateway.providers.echo:EchoOptions",
 }
 VENDORS = "gateway.providers.vendors"

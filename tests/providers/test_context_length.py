@@ -8,7 +8,9 @@ import pytest
 from gateway.core.errors import Busy, Rejected, UpstreamFailed
 from gateway.core.secret import Secret
 from gateway.providers.anthropic import AnthropicOptions
+from gateway.providers.cohere import CohereOptions
 from gateway.providers.gemini import GeminiOptions
+from gateway.providers.ollama import OllamaOptions
 from gateway.providers.openai import OpenAIOptions
 from tests.providers.test_golden import attempt
 
@@ -16,6 +18,8 @@ PROVIDERS = {
     "openai": OpenAIOptions(api_key=Secret("k")).build("openai"),
     "anthropic": AnthropicOptions(api_key=Secret("k")).build("anthropic"),
     "gemini": GeminiOptions(api_key=Secret("k")).build("gemini"),
+    "cohere": CohereOptions(api_key=Secret("k")).build("cohere"),
+    "ollama": OllamaOptions().build("ollama"),
 }
 STREAMED = attempt({"stream": True, "messages": []}, "m")
 
@@ -61,6 +65,8 @@ TOO_LONG = {
         400,
         {"code": 400, "message": "The input token count exceeds the maximum number of tokens allowed 1048575."},
     ),
+    "Cohere": ("cohere", 400, "too many tokens: size limit exceeded by 19296 tokens. Try using shorter inputs."),
+    "Ollama, its own API": ("ollama", 500, "the input length exceeds the context length"),
     "vLLM": (
         "openai",
         400,

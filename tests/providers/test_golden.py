@@ -6,7 +6,7 @@ A case is a folder `golden/<provider>/<case>/`:
                     (of the upstream's answer; 200 and none when left out)
     upstream.json   what the upstream must be sent: url, headers (at least these), body. None: nothing is sent, or
                     the case is about an error's status, and what was sent does not matter
-    answer.sse|json|txt   what the upstream answers
+    answer.sse|ndjson|json|txt   what the upstream answers
     expected.json   what the client gets: chunks (each JSON object it reads), text, usage, finish_reason; or error
 
 `GATEWAY_WRITE_GOLDEN=1` writes upstream.json and expected.json anew, to be read before they are kept.
@@ -35,15 +35,18 @@ GOLDEN = Path(__file__).parent / "golden"
 KINDS = {
     "anthropic": "gateway.providers.anthropic:AnthropicOptions",
     "azure": "gateway.providers.azure:AzureOptions",
+    "cohere": "gateway.providers.cohere:CohereOptions",
     "echo": "gateway.providers.echo:EchoOptions",
     "gemini": "gateway.providers.gemini:GeminiOptions",
+    "ollama": "gateway.providers.ollama:OllamaOptions",
     "openai": "gateway.providers.openai:OpenAIOptions",
 }
+STREAMS = (".sse", ".ndjson")
 RANDOM_CUTS = 50
 LAST_BYTES = 200
 """Of a stream: each is cut at, for there finish reasons, usage and last frames are."""
 CASES = sorted(path.parent for path in GOLDEN.glob("*/*/call.json"))
-STREAMED = [case for case in CASES if (case / "answer.sse").exists()]
+STREAMED = [case for case in CASES if any((case / f"answer{kind}").exists() for kind in STREAMS)]
 each_case = pytest.mark.parametrize("folder", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
 each_stream = pytest.mark.parametrize("folder", STREAMED, ids=lambda path: f"{path.parent.name}/{path.name}")
 
@@ -86,7 +89,7 @@ def test_a_stream_that_is_cut_off_never_looks_complete(folder: Path):
     """Half an answer that ends in good order is believed, stored and cached."""
     case = Case(folder)
     whole = case.replay([case.answer])
-    cuts = [match.end() for match in re.finditer(rb"\r\n\r\n|\n\n", case.answer)][:-1]
+    cuts = [match.end() for match in re.finditer(rb"\r\n\r\n|\n\n|}\n(?={|\Z)", case.answer)][:-1]
     dice = random.Random(folder.name)
     anywhere = [dice.randrange(len(case.answer)) for _ in range(RANDOM_CUTS)]
     for at in [0, *cuts, *anywhere, *range(max(len(case.answer) - LAST_BYTES, 0), len(case.answer))]:
@@ -124,7 +127,7 @@ class Case:
         self.stream = bool(self.call["request"].get("stream"))
         answers = [path for path in folder.iterdir() if path.stem == "answer"]
         self.answer = answers[0].read_bytes() if answers else b""
-        self.streamed = bool(answers) and answers[0].suffix == ".sse"
+        self.streamed = bool(answers) and answers[0].suffix in STREAMS
 
     def attempt(self) -> Attempt:
         return attempt(self.call["request"], self.call["model"])
@@ -205,10 +208,13 @@ def attempt(request: dict[str, Any], model: str) -> Attempt:
 def gathered(chunks: list[Chunk]) -> dict[str, Any]:
     """Return what `chunks` say together; runs of several events count as single ones."""
     usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
+    usage = json.loads(msgspec.json.encode(usages[-1])) if usages else None
+    if usage is not None and usage["billed_tokens"] is None:
+        del usage["billed_tokens"]  # only Cohere's has it
     return {
         "chunks": [json.loads(data) for chunk in chunks for data in objects(chunk.data)],
         "text": "".join(chunk.text for chunk in chunks),
-        "usage": msgspec.to_builtins(usages[-1]) if usages else None,
+        "usage": usage,
         "finish_reason": "".join(chunk.finish_reason for chunk in chunks),
     } | ({"skipped": skipped} if (skipped := sum(chunk.skipped for chunk in chunks)) else {})
 

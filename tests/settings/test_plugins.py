@@ -94,7 +94,7 @@ def test_our_providers_are_all_there_under_their_names(kind: str):
     assert plugins.provider(kind)[0].__module__.startswith("gateway.providers.")
 
 
-@pytest.mark.parametrize("vendor", ["groq", "mistral", "deepseek", "xai", "openrouter", "together", "ollama", "vllm"])
+@pytest.mark.parametrize("vendor", ["groq", "mistral", "deepseek", "xai", "openrouter", "together", "localai", "vllm"])
 def test_a_vendor_s_name_is_a_kind_that_speaks_openai_s_dialect(vendor: str):
     """A row of data, and no translator of its own."""
     assert plugins.provider(vendor) == (plugins.provider("openai")[0], vendor)

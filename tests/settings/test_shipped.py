@@ -62,10 +62,10 @@ def test_what_the_comments_say_to_turn_on_can_be_turned_on():
     for line in ("keys:", "  - name: team-a", "    key: ", "    models: [echo", "    limits: {req"):
         assert f"\n# {line}" in text
         text = text.replace(f"\n# {line}", f"\n{line}")
-    text = re.sub(r"^  # (- |  order|  timeouts|  deployments|fast:|local:)", r"  \1", text, flags=re.MULTILINE)
+    text = re.sub(r"^  # (- |  order|  timeouts|  deployments|fast:|local:|ollama:)", r"  \1", text, flags=re.MULTILINE)
     found = load(text, name="gateway.yaml", environment={"TEAM_A_KEY": "sk"})
     assert found.uses == ("log", "metrics", "auth", "limits", "cache", "cost", "retry")
-    assert {"fast", "local"} <= {*found.settings.models, *found.settings.providers}
+    assert {"fast", "local", "ollama"} <= {*found.settings.models, *found.settings.providers}
 
 
 def test_the_committed_schema_is_the_one_that_the_types_make():
