@@ -26,6 +26,7 @@ PROVIDERS = {
     "azure": "gateway.providers.azure:AzureOptions",
     "anthropic": "gateway.providers.anthropic:AnthropicOptions",
     "gemini": "gateway.providers.gemini:GeminiOptions",
+    "bedrock": "gateway.providers.bedrock:BedrockOptions",
     "echo": "gateway.providers.echo:EchoOptions",
 }
 VENDORS = "gateway.providers.vendors"

@@ -43,7 +43,7 @@ class Splitter:
         """Return the messages that `data` completes.
 
         Raises:
-            Damaged: at the first call that finds no message before the damage, and at every one after it.
+            Damaged: at once when no message stands before the damage, else at the next call, and ever after.
         """
         if self._damage is not None:
             raise self._damage
@@ -62,6 +62,16 @@ class Splitter:
             return messages
         del self._rest[:begin]
         return messages
+
+    def end(self) -> list[Message]:
+        """Return nothing, for half a message is none.
+
+        Raises:
+            Damaged: as `feed`.
+        """
+        if self._damage is not None:
+            raise self._damage
+        return []
 
     def _end(self, begin: int) -> int:
         """Return where the message that begins at `begin` ends; 0: it is not whole yet."""
