@@ -77,20 +77,19 @@ class Splitter:
         """Return where the message that begins at `begin` ends; 0: it is not whole yet."""
         if len(self._rest) - begin < PRELUDE_BYTES:
             return 0
-        length, _, crc = struct.unpack_from(">III", self._rest, begin)
+        length, headers_length, crc = struct.unpack_from(">III", self._rest, begin)
         if crc32(self._rest[begin : begin + 8]) != crc:
             raise Damaged("bytes that are no event stream, or a damaged one (CRC of a prelude)")
         if length > MAX_MESSAGE_BYTES:
             raise Damaged(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
+        if length < PRELUDE_BYTES + headers_length + CRC_BYTES:
+            raise Damaged("a message that is shorter than its headers")
         end = begin + length
         return end if len(self._rest) >= end else 0
 
 
 def _message(data: bytes) -> Message:
-    length, headers_length = struct.unpack_from(">II", data)
-    payload = PRELUDE_BYTES + headers_length
-    if payload + CRC_BYTES > length:
-        raise Damaged("a message that is shorter than its headers")
+    payload = PRELUDE_BYTES + int.from_bytes(data[4:8])
     if crc32(data[:-CRC_BYTES]) != int.from_bytes(data[-CRC_BYTES:]):
         raise Damaged("a damaged message (CRC)")
     return Message(_headers(data[PRELUDE_BYTES:payload]), data[payload:-CRC_BYTES])
