@@ -8,6 +8,7 @@ import pytest
 from gateway.core.errors import Busy, Rejected, UpstreamFailed
 from gateway.core.secret import Secret
 from gateway.providers.anthropic import AnthropicOptions
+from gateway.providers.bedrock import BedrockOptions
 from gateway.providers.gemini import GeminiOptions
 from gateway.providers.openai import OpenAIOptions
 from tests.providers.test_golden import attempt
@@ -16,6 +17,7 @@ PROVIDERS = {
     "openai": OpenAIOptions(api_key=Secret("k")).build("openai"),
     "anthropic": AnthropicOptions(api_key=Secret("k")).build("anthropic"),
     "gemini": GeminiOptions(api_key=Secret("k")).build("gemini"),
+    "bedrock": BedrockOptions(api_key=Secret("k"), region="us-east-1").build("bedrock"),
 }
 STREAMED = attempt({"stream": True, "messages": []}, "m")
 
@@ -60,6 +62,12 @@ TOO_LONG = {
         "gemini",
         400,
         {"code": 400, "message": "The input token count exceeds the maximum number of tokens allowed 1048575."},
+    ),
+    "Claude at Bedrock": ("bedrock", 400, {"message": "Input is too long for requested model."}),
+    "Nova at Bedrock": (
+        "bedrock",
+        400,
+        {"message": "Input Tokens Exceeded: Number of input tokens exceeds maximum length. Please update the input."},
     ),
     "vLLM": (
         "openai",
