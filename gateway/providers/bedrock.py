@@ -66,14 +66,17 @@ class BedrockOptions(Keyed, frozen=True, kw_only=True):
 
     def off(self) -> str:
         """It needs a key, and a region to sign for and to be in."""
-        if not self.api_key:
-            if not (self.access_key_id or self.secret_access_key):
-                return f"its api_key is empty; set {self.key_variable}, or access_key_id and secret_access_key"
-            if not (self.access_key_id and self.secret_access_key):
-                return "of its access_key_id and secret_access_key one is empty"
-        elif self.base_url:
-            return ""
-        return "" if self.region else "its region is empty; set AWS_REGION"
+        if self.api_key:
+            return "" if self.region or self.base_url else "its region is empty; set AWS_REGION"
+        if not (self.access_key_id or self.secret_access_key):
+            return f"its api_key is empty; set {self.key_variable}, or access_key_id and secret_access_key"
+        needed = {
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key,
+            "region": self.region,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        return f"its {missing[0]} is empty; set AWS_{missing[0].upper()}" if missing else ""
 
     def price_table(self) -> str:
         """AWS's prices, at AWS's own addresses."""
@@ -102,16 +105,14 @@ class Bedrock:
         self._region = options.region
         domain = "amazonaws.com.cn" if options.region.startswith("cn-") else "amazonaws.com"
         self._base_url = (options.base_url or f"https://bedrock-runtime.{options.region}.{domain}").rstrip("/")
+        secrets = (options.access_key_id, options.secret_access_key, options.session_token)
+        self._credentials = None if options.api_key else Credentials(*secrets)
+        bearer = {"authorization": f"Bearer {options.api_key.reveal()}"} if options.api_key else {}
         self._headers = {
             "content-type": "application/json",
+            **bearer,
             **{name.lower(): value for name, value in options.headers.items()},
         }
-        self._credentials = None
-        secrets = [options.access_key_id, options.secret_access_key, options.session_token]
-        if options.api_key:
-            self._headers["authorization"] = f"Bearer {options.api_key.reveal()}"
-        else:
-            self._credentials = Credentials(*secrets)
         self._hidden = self._headers | {f"credential {at}": secret.reveal() for at, secret in enumerate(secrets)}
 
     def request(self, attempt: Attempt) -> Request:
