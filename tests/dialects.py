@@ -1,9 +1,11 @@
-"""What a scripted upstream says, in the dialect of the path that was asked: OpenAI, Anthropic or Gemini."""
+"""What a scripted upstream says, in the dialect of the path that was asked: OpenAI, Anthropic, Gemini or Bedrock."""
 
 import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from tests import frames
 
 CREATED = 1_790_000_000
 
@@ -35,7 +37,9 @@ class Asked:
     @property
     def stream(self) -> bool:
         """Whether the answer is to be a stream."""
-        return self.path.endswith(":streamGenerateContent") or bool((self.json or {}).get("stream"))
+        return self.path.endswith((":streamGenerateContent", "/converse-stream")) or bool(
+            (self.json or {}).get("stream")
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def whole(says: Says, asked: Asked) -> bytes:
 
 
 def events(says: Says, asked: Asked) -> list[bytes]:
-    """Return the answer as server-sent events, the closing ones included."""
+    """Return the answer as the events of a stream, the closing ones included."""
     return _dialect(asked.path).events(says, asked)
 
 
@@ -89,9 +93,11 @@ def failing(says: Says, message: str, kind: str, asked: Asked) -> list[bytes]:
     return [*said, dialect.error(message, kind)]
 
 
-def _dialect(path: str) -> "type[_OpenAI | _Anthropic | _Gemini]":
+def _dialect(path: str) -> "type[_OpenAI | _Anthropic | _Gemini | _Bedrock]":
     if path.endswith("/messages"):
         return _Anthropic
+    if path.endswith(("/converse", "/converse-stream")):
+        return _Bedrock
     return _Gemini if path.endswith("enerateContent") else _OpenAI
 
 
@@ -272,6 +278,63 @@ class _Gemini:
     @staticmethod
     def error(message: str, kind: str) -> bytes:
         return _sse({"error": {"code": 503, "message": message, "status": kind.upper()}})
+
+
+class _Bedrock:
+    """`/model/{model}/converse` and `/model/{model}/converse-stream`."""
+
+    opening = 1
+    stops: ClassVar = {"stop": "end_turn", "length": "max_tokens", "content_filter": "content_filtered"}
+
+    @classmethod
+    def stop(cls, says: Says) -> str:
+        return "tool_use" if says.tool else cls.stops[says.finish]
+
+    @staticmethod
+    def usage(says: Says) -> dict[str, Any]:
+        return {
+            "inputTokens": says.prompt_tokens - says.cached_tokens,
+            "outputTokens": says.used,
+            "totalTokens": says.prompt_tokens + says.used,
+            "cacheReadInputTokens": says.cached_tokens,
+            "cacheWriteInputTokens": 0,
+        }
+
+    @classmethod
+    def whole(cls, says: Says, asked: Asked) -> dict[str, Any]:
+        block: dict[str, Any] = {"text": says.text}
+        if says.tool:
+            block = {"toolUse": {"toolUseId": "tooluse_1", "name": says.tool, "input": says.arguments}}
+        return {
+            "metrics": {"latencyMs": 1},
+            "output": {"message": {"role": "assistant", "content": [block]}},
+            "stopReason": cls.stop(says),
+            "usage": cls.usage(says),
+        }
+
+    @classmethod
+    def events(cls, says: Says, asked: Asked) -> list[bytes]:
+        blocks: list[tuple[str, dict[str, Any]]] = [
+            ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": word}}) for word in says.words
+        ]
+        if says.tool:
+            start = {"toolUse": {"toolUseId": "tooluse_1", "name": says.tool}}
+            blocks = [("contentBlockStart", {"contentBlockIndex": 0, "start": start})]
+            for half in _halves(json.dumps(says.arguments)):
+                delta = {"contentBlockIndex": 0, "delta": {"toolUse": {"input": half}}}
+                blocks.append(("contentBlockDelta", delta))
+        said: list[tuple[str, dict[str, Any]]] = [
+            ("messageStart", {"role": "assistant"}),
+            *blocks,
+            ("contentBlockStop", {"contentBlockIndex": 0}),
+            ("messageStop", {"stopReason": cls.stop(says)}),
+            ("metadata", {"usage": cls.usage(says), "metrics": {"latencyMs": 1}}),
+        ]
+        return [frames.message("event", name, json.dumps({**payload, "p": "abc"}).encode()) for name, payload in said]
+
+    @staticmethod
+    def error(message: str, kind: str) -> bytes:
+        return frames.message("exception", "serviceUnavailableException", json.dumps({"message": message}).encode())
 
 
 def _halves(text: str) -> list[str]:

@@ -87,7 +87,7 @@ class Upstream:
         patience.has_head()
         if response.status >= 300:
             raise await _refusal(provider, response, patience.deadline)
-        if attempt.stream and "json" not in response.headers.get("content-type", ""):
+        if attempt.stream and _is_stream(response.headers.get("content-type", "")):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
         whole = provider.whole(attempt, body)
@@ -183,6 +183,11 @@ class Patience:
     def _sooner(self, at_s: float, clock: str) -> None:
         if at_s < self.deadline.at_s:
             self.deadline.at_s, self.deadline.clock = at_s, clock
+
+
+def _is_stream(content_type: str) -> bool:
+    """Tell a stream from a whole answer, which some upstreams give though they were asked for a stream."""
+    return "json" not in content_type or "ndjson" in content_type
 
 
 def _local(attempt: Attempt, chunks: list[Chunk]) -> Reply:

@@ -11,7 +11,6 @@ does not have, becomes an instruction. A `reasoning_effort` that a model lacks b
 
 import base64
 import binascii
-import re
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -171,40 +170,29 @@ def _assistant(message: Message, where: str) -> list[Block]:
         at = f"{where}.tool_calls[{number}]"
         given = chat.arguments(call, at)
         assert call.function is not None
-        blocks.append({"type": "tool_use", "id": _id(call.id, f"{at}.id"), "name": call.function.name, "input": given})
+        blocks.append(
+            {"type": "tool_use", "id": chat.call_id(call.id, f"{at}.id"), "name": call.function.name, "input": given}
+        )
     return blocks
 
 
 def _thoughts(message: Message) -> list[Block]:
-    """Return the thinking that came back: signed blocks only, for the API verifies them.
-
-    A streamed block's text travels as `reasoning_content` and its signature alone in the block; they are joined here.
-    """
-    blocks: list[Block] = []
-    for block in message.thinking_blocks or []:
-        if block.get("type") == "thinking" and block.get("signature"):
-            text = str(block.get("thinking") or "")
-            blocks.append({"type": "thinking", "thinking": text, "signature": block["signature"]})
-        elif block.get("type") == "redacted_thinking" and block.get("data"):
-            blocks.append({"type": "redacted_thinking", "data": block["data"]})
-    signed = [block for block in blocks if block["type"] == "thinking"]
-    if len(signed) == 1 and not signed[0]["thinking"] and message.reasoning_content:
-        signed[0]["thinking"] = message.reasoning_content
-    return blocks
+    return [
+        {"type": "redacted_thinking", "data": thought.redacted}
+        if thought.redacted
+        else {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
+        for thought in chat.thoughts(message)
+    ]
 
 
 def _result(message: Message, where: str) -> Block:
-    block: Block = {"type": "tool_result", "tool_use_id": _id(message.tool_call_id or "", f"{where}.tool_call_id")}
+    block: Block = {
+        "type": "tool_result",
+        "tool_use_id": chat.call_id(message.tool_call_id or "", f"{where}.tool_call_id"),
+    }
     if content := _blocks(message, where):
         block["content"] = content
     return block
-
-
-def _id(said: str, where: str) -> str:
-    """Return a tool call's id in the letters that Anthropic takes, the same for the call and its result."""
-    if not said:
-        raise BadRequest("a tool call and its result need the same id", param=where, code="invalid_value")
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", said)
 
 
 def _blocks(message: Message, where: str) -> list[Block]:

@@ -1,4 +1,4 @@
-"""What translators from the chat surface share: data URLs, tool arguments, and refusing what cannot be said."""
+"""What translators from the chat surface share: data URLs, tool calls, thinking, and refusing what cannot be said."""
 
 import re
 from typing import Any, NoReturn
@@ -10,6 +10,7 @@ from gateway.core.call import Body
 from gateway.core.errors import BadRequest
 from gateway.providers.failures import UNREADABLE
 from gateway.wire.chat_request import ChatRequest, FunctionTool, Message, Part, ResponseFormat, Tool, ToolCall
+from gateway.wire.events import Thought
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """OpenAI's `reasoning_effort`, least first."""
@@ -32,7 +33,7 @@ def refuse(message: str, param: str) -> NoReturn:
 
 
 def refuse_unspeakable(request: ChatRequest, body: Body, upstream: str) -> None:
-    """Refuse what no upstream of another dialect can be asked for through a chat completion.
+    """Refuse what no translated upstream can be asked for through a chat completion.
 
     Raises:
         BadRequest: `param` names the field.
@@ -113,6 +114,34 @@ def data_url(url: str, where: str) -> Data:
     if match is None:
         raise BadRequest("expected a URL like data:image/png;base64,…", param=where, code="invalid_value")
     return Data(match[1].lower(), url[match.end() :])
+
+
+def thoughts(message: Message) -> list[Thought]:
+    """Return the thinking of Claude's that came back: signed and redacted blocks only, for it is verified.
+
+    A streamed block's text travels as `reasoning_content` and its signature alone in the block; they are joined here.
+    """
+    found: list[Thought] = []
+    for block in message.thinking_blocks or []:
+        if block.get("type") == "thinking" and block.get("signature"):
+            found.append(Thought(str(block.get("thinking") or ""), signature=str(block["signature"])))
+        elif block.get("type") == "redacted_thinking" and block.get("data"):
+            found.append(Thought(redacted=str(block["data"])))
+    signed = [at for at, thought in enumerate(found) if thought.signature]
+    if len(signed) == 1 and not found[signed[0]].text and message.reasoning_content:
+        found[signed[0]] = Thought(message.reasoning_content, signature=found[signed[0]].signature)
+    return found
+
+
+def call_id(said: str, where: str) -> str:
+    """Return a tool call's id in the letters that Claude takes, the same for the call and its result.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    if not said:
+        raise BadRequest("a tool call and its result need the same id", param=where, code="invalid_value")
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", said)
 
 
 def arguments(call: ToolCall, where: str) -> dict[str, Any]:

@@ -27,7 +27,8 @@ SENTENCES = (
     "longer than the model's context length",  # Together, SGLang
     "prompt is too long",  # Anthropic, Fireworks
     "input length and `?max_tokens`? exceed context limit",  # Anthropic
-    "input is too long for requested model",  # Claude at Bedrock, behind a proxy
+    "input is too long for requested model",  # Claude at Bedrock
+    "number of input tokens exceeds maximum length",  # Nova at Bedrock
     r"input token count[^.]{0,40} exceeds the maximum number of tokens",  # Gemini
     r"maximum prompt length is \d+",  # xAI
     "reduce the length of the (?:messages|prompt|input)",  # Groq, Cerebras

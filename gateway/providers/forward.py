@@ -3,10 +3,12 @@
 They are decoded all the same: to know what was used, whether the answer is complete, and whether it is one.
 """
 
+from collections.abc import Sequence
+
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.providers.failures import UNREADABLE
-from gateway.providers.reader import Decoder, EventReader
+from gateway.providers.reader import Decoder, EventReader, Framed
 from gateway.wire import sse
 from gateway.wire.events import Counted, Ended, Event, Said, Thought, ToolArgued, ToolBegan
 
@@ -23,7 +25,7 @@ class ForwardReader(EventReader):
     def __init__(self, decoder: Decoder, *, exact: bool = False, last: bytes = b"") -> None:
         super().__init__(decoder, _Unsaid(last), exact=exact)
 
-    def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
+    def _chunks(self, events: Sequence[Framed]) -> list[Chunk]:
         chunks: list[Chunk] = []
         for event in events:
             if self.finished:
@@ -53,9 +55,9 @@ class _Unsaid:
         return [heard(self._last, events)]
 
 
-def forwarded(event: sse.Event, said: list[Event]) -> Chunk:
+def forwarded(event: Framed, said: list[Event]) -> Chunk:
     """Return an event as it came, with what it says."""
-    name = b"event: " + event.name + b"\n" if event.name else b""
+    name = b"event: " + event.name + b"\n" if isinstance(event, sse.Event) and event.name else b""
     data = event.data.replace(b"\n", b"\ndata: ")
     return heard(name + b"data: " + data + b"\n\n", said)
 

@@ -1,11 +1,11 @@
-"""Reads a streamed answer of any dialect that comes as events: framing, decoder and writer, joined.
+"""Reads a streamed answer of any dialect: splitter, decoder and writer, joined.
 
 A decoder is pure, events in and neutral events out, so that every client surface can be written from it. What must
 hold for all dialects is said here once: an answer is complete only when its dialect says so, whatever came before an
 error is delivered before the error is raised, however the bytes were cut, and nothing is left out in silence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,35 @@ from gateway.wire.events import Ended, Event, ToolArgued, ToolBegan
 
 MAX_STRAY = 64 * 1024
 """Bytes behind the last event that are looked through for an error that no event carries."""
+
+
+class Framed(Protocol):
+    """An event, cut from the bytes around it."""
+
+    @property
+    def data(self) -> bytes:
+        """What it says; empty: nothing."""
+        ...
+
+
+class Splitter(Protocol):
+    """Cuts bytes into events, in whatever pieces they come: `sse.Splitter`, and others of its shape."""
+
+    def feed(self, data: bytes) -> Sequence[Framed]:
+        """Return the events that `data` completes.
+
+        Raises:
+            ValueError: there is no event in it, nor will there be; the message says what "the upstream sent".
+        """
+        ...
+
+    def end(self) -> Sequence[Framed]:
+        """Return what may be an event, though its end is missing.
+
+        Raises:
+            ValueError: as `feed`, which would have at its next call.
+        """
+        ...
 
 
 class Decoder(Protocol):
@@ -60,34 +89,18 @@ class Writer(Protocol):
         ...
 
 
-class Splitter(Protocol):
-    """Cuts bytes into events; an upstream's framing."""
-
-    def feed(self, data: bytes) -> list[sse.Event]:
-        """Return the events that `data` completes.
-
-        Raises:
-            sse.EventTooLong: one of them does not end.
-        """
-        ...
-
-    def end(self) -> list[sse.Event]:
-        """Return what was left without its end."""
-        ...
-
-
 class EventReader:
     """A provider's `Reader`, made of a decoder for its upstream and a writer for its client.
 
     Args:
         decoder: of this stream alone.
         writer: of this stream alone.
-        exact: no event may be skipped; see `must_be_exact`.
         splitter: of this stream alone; server-sent events when left out.
+        exact: no event may be skipped; see `must_be_exact`.
     """
 
     def __init__(
-        self, decoder: Decoder, writer: Writer, *, exact: bool = False, splitter: Splitter | None = None
+        self, decoder: Decoder, writer: Writer, *, splitter: Splitter | None = None, exact: bool = False
     ) -> None:
         self._decoder = decoder
         self._writer = writer
@@ -122,8 +135,9 @@ class EventReader:
             raise self._failure
         try:
             events = self._splitter.feed(data)
-        except sse.EventTooLong as error:
-            raise Unreachable(f"the upstream sent {error}") from None
+        except ValueError as damage:
+            self._give_up(damage)
+            return []
         self._tail = data if events else (self._tail + data)[-MAX_STRAY:]
         return self._chunks(events)
 
@@ -137,7 +151,11 @@ class EventReader:
         if self._failure is not None:
             raise self._failure
         chunks: list[Chunk] = []
-        left = self._splitter.end()
+        left: Sequence[Framed] = ()
+        try:
+            left = self._splitter.end()
+        except ValueError as damage:
+            self._give_up(damage)
         if not self._decoder.finished and left and _is_json(left[0].data):
             chunks = self._chunks(left)
             if self._failure is not None:
@@ -148,7 +166,7 @@ class EventReader:
             raise self._failure
         return chunks
 
-    def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
+    def _chunks(self, events: Sequence[Framed]) -> list[Chunk]:
         """Decode and write `events`; an error behind something that was said waits for the next call."""
         chunks: list[Chunk] = []
         said: list[Event] = []
@@ -166,6 +184,12 @@ class EventReader:
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
+
+    def _give_up(self, damage: ValueError) -> None:
+        """Fail, for no event can be told from the next any more; unless the answer was complete before."""
+        if not self._decoder.complete:
+            self._failure = Unreachable(f"the upstream sent {damage}")
+            raise self._failure from None
 
     def _skip(self) -> list[Chunk]:
         """Go on without an event that cannot be read, or fail if the answer may need it."""

@@ -28,6 +28,7 @@ PROVIDERS = {
     "gemini": "gateway.providers.gemini:GeminiOptions",
     "cohere": "gateway.providers.cohere:CohereOptions",
     "ollama": "gateway.providers.ollama:OllamaOptions",
+    "bedrock": "gateway.providers.bedrock:BedrockOptions",
     "echo": "gateway.providers.echo:EchoOptions",
 }
 VENDORS = "gateway.providers.vendors"

@@ -4,7 +4,7 @@ An upstream that speaks OpenAI's dialect is mended first, so that what is read h
 calls numbered without gaps, ids and names said once.
 """
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec import Struct
@@ -25,7 +25,13 @@ from gateway.wire.events import (
     ToolBegan,
 )
 
-FINISHES: dict[str, Finish] = {finish: finish for finish in get_args(Finish)} | {"function_call": "tool_calls"}
+FINISHES: dict[str, Finish] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
 
 
 class _Function(Struct):

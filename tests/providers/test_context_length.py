@@ -8,6 +8,7 @@ import pytest
 from gateway.core.errors import Busy, Rejected, UpstreamFailed
 from gateway.core.secret import Secret
 from gateway.providers.anthropic import AnthropicOptions
+from gateway.providers.bedrock import BedrockOptions
 from gateway.providers.cohere import CohereOptions
 from gateway.providers.gemini import GeminiOptions
 from gateway.providers.ollama import OllamaOptions
@@ -20,6 +21,7 @@ PROVIDERS = {
     "gemini": GeminiOptions(api_key=Secret("k")).build("gemini"),
     "cohere": CohereOptions(api_key=Secret("k")).build("cohere"),
     "ollama": OllamaOptions().build("ollama"),
+    "bedrock": BedrockOptions(api_key=Secret("k"), region="us-east-1").build("bedrock"),
 }
 STREAMED = attempt({"stream": True, "messages": []}, "m")
 
@@ -67,6 +69,12 @@ TOO_LONG = {
     ),
     "Cohere": ("cohere", 400, "too many tokens: size limit exceeded by 19296 tokens. Try using shorter inputs."),
     "Ollama, its own API": ("ollama", 500, "the input length exceeds the context length"),
+    "Claude at Bedrock": ("bedrock", 400, {"message": "Input is too long for requested model."}),
+    "Nova at Bedrock": (
+        "bedrock",
+        400,
+        {"message": "Input Tokens Exceeded: Number of input tokens exceeds maximum length. Please update the input."},
+    ),
     "vLLM": (
         "openai",
         400,

@@ -6,7 +6,8 @@ A case is a folder `golden/<provider>/<case>/`:
                     (of the upstream's answer; 200 and none when left out)
     upstream.json   what the upstream must be sent: url, headers (at least these), body. None: nothing is sent, or
                     the case is about an error's status, and what was sent does not matter
-    answer.sse|ndjson|json|txt   what the upstream answers
+    answer.sse|ndjson|frames|json|txt   what the upstream answers (frames: AWS's event stream, in the lines of
+                    tests/frames.py)
     expected.json   what the client gets: chunks (each JSON object it reads), text, usage, finish_reason; or error
 
 `GATEWAY_WRITE_GOLDEN=1` writes upstream.json and expected.json anew, to be read before they are kept.
@@ -18,6 +19,7 @@ import random
 import re
 from collections import Counter
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,13 @@ from gateway.core.receipt import Receipt, Tried
 from gateway.core.reply import Chunk
 from gateway.core.route import Deployment
 from gateway.core.secret import Secret
+from tests import frames
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {
     "anthropic": "gateway.providers.anthropic:AnthropicOptions",
     "azure": "gateway.providers.azure:AzureOptions",
+    "bedrock": "gateway.providers.bedrock:BedrockOptions",
     "cohere": "gateway.providers.cohere:CohereOptions",
     "echo": "gateway.providers.echo:EchoOptions",
     "gemini": "gateway.providers.gemini:GeminiOptions",
@@ -47,8 +51,9 @@ LAST_BYTES = 200
 """Of a stream: each is cut at, for there finish reasons, usage and last frames are."""
 CASES = sorted(path.parent for path in GOLDEN.glob("*/*/call.json"))
 STREAMED = [case for case in CASES if any((case / f"answer{kind}").exists() for kind in STREAMS)]
+FRAMED = [case for case in CASES if (case / "answer.frames").exists()]
 each_case = pytest.mark.parametrize("folder", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
-each_stream = pytest.mark.parametrize("folder", STREAMED, ids=lambda path: f"{path.parent.name}/{path.name}")
+each_stream = pytest.mark.parametrize("folder", STREAMED + FRAMED, ids=lambda path: f"{path.parent.name}/{path.name}")
 
 
 @each_case
@@ -89,7 +94,7 @@ def test_a_stream_that_is_cut_off_never_looks_complete(folder: Path):
     """Half an answer that ends in good order is believed, stored and cached."""
     case = Case(folder)
     whole = case.replay([case.answer])
-    cuts = [match.end() for match in re.finditer(rb"\r\n\r\n|\n\n|}\n(?={|\Z)", case.answer)][:-1]
+    cuts = case.ends[:-1]
     dice = random.Random(folder.name)
     anywhere = [dice.randrange(len(case.answer)) for _ in range(RANDOM_CUTS)]
     for at in [0, *cuts, *anywhere, *range(max(len(case.answer) - LAST_BYTES, 0), len(case.answer))]:
@@ -104,8 +109,8 @@ def test_a_stream_that_is_cut_off_never_looks_complete(folder: Path):
 
 def test_the_streams_are_many_and_of_every_dialect():
     """A promise that is shown by few files is a guess."""
-    kinds = Counter(read(folder / "call.json")["kind"] for folder in STREAMED)
-    assert len(STREAMED) >= 40
+    kinds = Counter(read(folder / "call.json")["kind"] for folder in STREAMED + FRAMED)
+    assert len(STREAMED + FRAMED) >= 40
     assert {kind for kind, count in kinds.items() if count >= 5} == set(KINDS) - {"echo"}
 
 
@@ -127,7 +132,25 @@ class Case:
         self.stream = bool(self.call["request"].get("stream"))
         answers = [path for path in folder.iterdir() if path.stem == "answer"]
         self.answer = answers[0].read_bytes() if answers else b""
-        self.streamed = bool(answers) and answers[0].suffix in STREAMS
+        self.framed = bool(answers) and answers[0].suffix == ".frames"
+        self.streamed = self.framed or (bool(answers) and answers[0].suffix in STREAMS)
+        if self.framed:
+            self.lines = self.answer.decode().splitlines()
+            self.answer = b"".join(frames.messages(self.answer.decode()))
+
+    @property
+    def events(self) -> list[bytes]:
+        """A stream's events, one by one."""
+        if self.framed:
+            return [frames.message(*frames.split_line(line)) for line in self.lines]
+        return [event for event in re.split(rb"(?<=\r\n\r\n)|(?<=\n\n)", self.answer) if event]
+
+    @property
+    def ends(self) -> list[int]:
+        """Where events end, but for one that lacks its end."""
+        if self.framed:
+            return list(accumulate(map(len, self.events)))
+        return [match.end() for match in re.finditer(rb"\r\n\r\n|\n\n|}\n(?={|\Z)", self.answer)]
 
     def attempt(self) -> Attempt:
         return attempt(self.call["request"], self.call["model"])

@@ -2,8 +2,8 @@
 
 import json
 import random
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,22 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.secret import Secret
 from gateway.providers.anthropic import AnthropicOptions
+from gateway.providers.bedrock import BedrockOptions
 from gateway.providers.gemini import GeminiOptions
 from gateway.providers.openai import OpenAIOptions
 from gateway.providers.skipping import MOST_SKIPPED, NOTE
+from tests import frames
 from tests.providers.test_golden import Case, attempt, check_chunks, each_stream, said
 
 PROVIDERS = {
     "openai": OpenAIOptions(api_key=Secret("k")).build("openai"),
     "anthropic": AnthropicOptions(api_key=Secret("k")).build("anthropic"),
     "gemini": GeminiOptions(api_key=Secret("k")).build("gemini"),
+    "bedrock": BedrockOptions(api_key=Secret("k"), region="us-east-1").build("bedrock"),
 }
 each_dialect = pytest.mark.parametrize("dialect", PROVIDERS)
 BAD = b'data: {"id":"c1","choi\n\n'
+BAD_FRAME = frames.message("event", "contentBlockDelta", b'{"contentBlockIndex":0,"del')
 
 
 def sse(*events: dict[str, Any]) -> list[bytes]:
@@ -54,6 +58,16 @@ def gemini(*parts: dict[str, Any]) -> list[bytes]:
     return sse(*({"candidates": [candidate], "responseId": "c1"} for candidate in [*candidates, last]))
 
 
+def bedrock(*deltas: tuple[str, dict[str, Any]], stop: str = "end_turn") -> list[bytes]:
+    last = [("messageStop", {"stopReason": stop}), ("metadata", {"usage": {"inputTokens": 9, "outputTokens": 2}})]
+    events = [("messageStart", {"role": "assistant"}), *deltas, *last]
+    return [frames.message("event", name, json.dumps(said).encode()) for name, said in events]
+
+
+def delta(said: dict[str, Any], index: int = 0) -> tuple[str, dict[str, Any]]:
+    return "contentBlockDelta", {"contentBlockIndex": index, "delta": said}
+
+
 def piece(text: str) -> dict[str, Any]:
     return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
 
@@ -62,8 +76,9 @@ TEXTS = {
     "openai": openai({"content": "one "}, {"content": "two "}, {"content": "three"}),
     "anthropic": anthropic(piece("one "), piece("two "), piece("three")),
     "gemini": gemini({"text": "one "}, {"text": "two "}, {"text": "three"}),
+    "bedrock": bedrock(delta({"text": "one "}), delta({"text": "two "}), delta({"text": "three"})),
 }
-FIRST = {"openai": 0, "anthropic": 1, "gemini": 0}
+FIRST = {"openai": 0, "anthropic": 1, "gemini": 0, "bedrock": 1}
 """Which event says "one"."""
 
 
@@ -77,8 +92,13 @@ def read(dialect: str, events: list[bytes], **request: Any) -> list[Chunk]:
     return chunks + reader.end()
 
 
-def without(events: list[bytes], lost: int) -> list[bytes]:
-    return [*events[:lost], BAD, *events[lost + 1 :]]
+def without(events: list[bytes], lost: int, bad: bytes | None = None) -> list[bytes]:
+    bad = bad or (BAD if events[0].startswith((b"data:", b"event:")) else BAD_FRAME)
+    return [*events[:lost], bad, *events[lost + 1 :]]
+
+
+def bad_for(dialect: str) -> bytes:
+    return BAD_FRAME if dialect == "bedrock" else BAD
 
 
 @each_dialect
@@ -95,7 +115,7 @@ def test_a_text_may_miss_a_word_if_it_says_so(dialect):
 def test_a_skip_commits_to_nothing(dialect):
     """As long as nothing was said, another deployment may answer."""
     reader = PROVIDERS[dialect].reader(attempt({"stream": True, "messages": []}, "m"))
-    assert [chunk.silent for chunk in reader.feed(BAD)] == [True]
+    assert [chunk.silent for chunk in reader.feed(bad_for(dialect))] == [True]
     with pytest.raises(Unreachable, match="nothing that can be read") as raised:
         reader.end()
     assert raised.value.retryable
@@ -105,9 +125,9 @@ def test_a_skip_commits_to_nothing(dialect):
 def test_a_stream_of_nothing_else_is_given_up(dialect):
     """It need not come to its end: it may have none."""
     reader = PROVIDERS[dialect].reader(attempt({"stream": True, "messages": []}, "m"))
-    reader.feed(BAD * MOST_SKIPPED)
+    reader.feed(bad_for(dialect) * MOST_SKIPPED)
     with pytest.raises(Unreachable, match="cannot be read"):
-        reader.feed(BAD)
+        reader.feed(bad_for(dialect))
 
 
 @each_dialect
@@ -143,6 +163,13 @@ CALLS = {
         stop="tool_use",
     ),
     "gemini": gemini({"text": "I "}, {"functionCall": {"name": "f", "args": {}}}),
+    "bedrock": bedrock(
+        delta({"text": "I "}),
+        ("contentBlockStart", {"contentBlockIndex": 1, "start": {"toolUse": {"toolUseId": "t", "name": "f"}}}),
+        delta({"toolUse": {"input": "{}"}}, 1),
+        ("contentBlockStop", {"contentBlockIndex": 1}),
+        stop="tool_use",
+    ),
 }
 
 
@@ -151,13 +178,15 @@ def test_an_answer_that_calls_a_tool_misses_nothing(dialect):
     """Neither behind the call nor before: what was lost may be the call, its beginning or its arguments."""
     events, provider = CALLS[dialect], "openai" if dialect == "legacy" else dialect
     assert not sum(chunk.skipped for chunk in read(provider, events))
-    finishes = {"openai": 1, "legacy": 1, "anthropic": 1, "gemini": 0}[dialect]  # what follows the last word needs none
+    finishes = {"openai": 1, "legacy": 1, "anthropic": 1, "gemini": 0, "bedrock": 1}[
+        dialect
+    ]  # what follows the last word needs none
     for lost in range(len(events) - finishes):
         with pytest.raises(UpstreamFailed):
             read(provider, without(events, lost), tools=[{"type": "function", "function": {"name": "f"}}])
 
 
-@pytest.mark.parametrize("dialect", ["openai", "legacy", "anthropic"])
+@pytest.mark.parametrize("dialect", ["openai", "legacy", "anthropic", "bedrock"])
 def test_a_call_that_lost_a_piece_goes_no_further(dialect):
     """A client may act on what it has so far."""
     provider = PROVIDERS["openai" if dialect == "legacy" else dialect]
@@ -165,7 +194,7 @@ def test_a_call_that_lost_a_piece_goes_no_further(dialect):
     begins = next(at for at, event in enumerate(CALLS[dialect]) if b'"name"' in event)
     reader.feed(b"".join(CALLS[dialect][: begins + 1]))
     with pytest.raises(Unreachable, match="cannot be read"):
-        reader.feed(BAD)
+        reader.feed(bad_for(dialect))
     assert reader.finished
 
 
@@ -192,7 +221,7 @@ def test_half_an_event_of_a_stream_that_is_cut_is_not_skipped():
     """It was lost with the rest, which is the graver thing to say."""
     for dialect, events in TEXTS.items():
         with pytest.raises(UpstreamFailed, match="broke off"):
-            read(dialect, [*events[: FIRST[dialect] + 1], BAD[:-2]])
+            read(dialect, [*events[: FIRST[dialect] + 1], bad_for(dialect)[:-2]])
 
 
 def test_half_of_what_was_used_is_not_what_was_used():
@@ -224,11 +253,10 @@ def test_one_bad_event_anywhere_is_told_or_ends_the_answer(folder: Path):
     """Of every golden stream, each event in turn."""
     case = Case(folder)
     whole = case.replay([case.answer])
-    events = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", case.answer)
-    for at, event in enumerate(events):
-        if b"data:" not in event:
+    for at, event in enumerate(case.events):
+        if not case.framed and b"data:" not in event:
             continue
-        outcome = case.replay(without(events, at))
+        outcome = case.replay(without(case.events, at, BAD_FRAME if case.framed else BAD))
         if "error" in outcome or outcome == whole:  # it stood behind the end, or was bad already
             continue
         assert outcome.get("skipped", 0) == 1 + whole.get("skipped", 0), at
@@ -259,16 +287,33 @@ def put(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
     return copy
 
 
+def shapes(case: Case) -> Iterator[tuple[Any, Callable[[bytes], bytes]]]:
+    """Yield the JSON of each event, and what makes the stream that says other JSON in its place."""
+    lines = case.lines if case.framed else case.answer.split(b"\n")
+    for at, line in enumerate(lines):
+        kind, name, data = frames.split_line(line) if case.framed else ("", "", line.removeprefix(b"data:"))
+        try:
+            value = json.loads(data)
+        except ValueError:
+            continue
+        if case.framed:
+            yield value, partial(_with_frame, case.events, at, kind, name)
+        else:
+            yield value, partial(_with_line, lines, at)
+
+
+def _with_frame(events: list[bytes], at: int, kind: str, name: str, data: bytes) -> bytes:
+    return b"".join([*events[:at], frames.message(kind, name, data), *events[at + 1 :]])
+
+
+def _with_line(lines: list[bytes], at: int, data: bytes) -> bytes:
+    return b"\n".join([*lines[:at], b"data: " + data, *lines[at + 1 :]])
+
+
 @each_stream
 def test_no_shape_of_an_event_is_a_crash_of_ours(folder: Path):
     """Any value of any event may be any other: a client gets an answer or a sentence, never a 500."""
     case, dice = Case(folder), random.Random(folder.name)
-    lines = case.answer.split(b"\n")
-    for at, line in enumerate(lines):
-        try:
-            value = json.loads(line.removeprefix(b"data:"))
-        except ValueError:
-            continue
+    for value, stream_of in shapes(case):
         for path in places(value):
-            data = json.dumps(put(value, path, dice.choice(ODD))).encode()
-            case.replay([b"\n".join([*lines[:at], b"data: " + data, *lines[at + 1 :]])])
+            case.replay([stream_of(json.dumps(put(value, path, dice.choice(ODD))).encode())])

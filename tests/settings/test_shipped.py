@@ -50,7 +50,12 @@ def test_without_any_variable_the_echo_is_on_and_all_else_is_off():
 def test_each_usual_variable_turns_its_provider_on():
     """Whoever has one of them set needs to write nothing."""
     text = shipped("gateway.yaml").read_text()
-    for variable, name in [("OPENAI_API_KEY", "openai"), ("GROQ_API_KEY", "groq"), ("GEMINI_API_KEY", "gemini")]:
+    for variable, name in [
+        ("OPENAI_API_KEY", "openai"),
+        ("GROQ_API_KEY", "groq"),
+        ("GEMINI_API_KEY", "gemini"),
+        ("AWS_BEARER_TOKEN_BEDROCK", "bedrock"),
+    ]:
         settings = load(text, name="gateway.yaml", environment={variable: "sk"}).settings
         assert not settings.providers[name].off()
         assert f"{name}/*" in settings.models
