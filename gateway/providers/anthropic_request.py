@@ -253,6 +253,8 @@ def _tools(request: ChatRequest, known: Facts) -> dict[str, Any]:
             block["description"] = function.description
         if function.strict and known.schemas:
             block["strict"] = True
+        if tool.cache_control is not None:
+            block["cache_control"] = tool.cache_control
         tools.append(block)
     kind, name = chat.chosen_tool(request)
     if not tools:

@@ -89,6 +89,7 @@ class Tool(Struct):
 
     type: str
     function: FunctionTool | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class NamedFunction(Struct):
