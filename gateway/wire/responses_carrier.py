@@ -13,7 +13,7 @@ from msgspec import Struct
 from gateway.wire.openai import encode
 
 
-class Carrier(Struct, frozen=True, omit_defaults=True, tag_field="carrier", tag="gateway"):
+class Carrier(Struct, frozen=True, omit_defaults=True):
     """What goes back to the upstream with the next turn."""
 
     text: str = ""
@@ -29,17 +29,21 @@ class Carrier(Struct, frozen=True, omit_defaults=True, tag_field="carrier", tag=
         return "".join(str(block.get("thinking", "")) for block in self.blocks) + self.text
 
 
-_carrier = msgspec.json.Decoder(Carrier)
+class _Ours(Struct, frozen=True):
+    gateway: Carrier
+
+
+_ours = msgspec.json.Decoder(_Ours)
 
 
 def seal(carrier: Carrier) -> str:
     """Return `carrier` as `encrypted_content`."""
-    return base64.b64encode(encode(carrier)).decode()
+    return base64.b64encode(encode(_Ours(carrier))).decode()
 
 
 def unseal(content: str) -> Carrier | None:
     """Return the carrier in `content`; `None`: it is another's, and nobody but them can read it."""
     try:
-        return _carrier.decode(base64.b64decode(content))
+        return _ours.decode(base64.b64decode(content)).gateway
     except (ValueError, RecursionError):  # no base64, or no JSON, or not ours
         return None

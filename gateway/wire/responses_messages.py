@@ -100,17 +100,6 @@ class Conversation:
         self._show()
         return self._messages
 
-    def system(self, text: str) -> None:
-        """Add an instruction; some models take one system message and no more, so neighbours are joined."""
-        if self._messages and self._messages[-1]["role"] == "system":
-            self._messages[-1]["content"] += f"\n\n{text}"
-        else:
-            self._messages.append({"role": "system", "content": text})
-
-    def user(self, content: str | list[Json]) -> None:
-        """Add what a user says."""
-        self._messages.append({"role": "user", "content": content})
-
     def add(self, item: Json, where: str) -> None:
         """Add an item.
 
@@ -141,9 +130,16 @@ class Conversation:
             return
         self._end_turn()
         if message.role == "user":
-            self.user(_content(message.content, where))
+            self._messages.append({"role": "user", "content": _content(message.content, where)})
         else:
-            self.system(_text(message.content, f"{where}.content"))
+            self._instruct(_text(message.content, f"{where}.content"))
+
+    def _instruct(self, text: str) -> None:
+        """Add an instruction; some models take one system message and no more, so neighbours are joined."""
+        if self._messages and self._messages[-1]["role"] == "system":
+            self._messages[-1]["content"] += f"\n\n{text}"
+        else:
+            self._messages.append({"role": "system", "content": text})
 
     def _say(self, message: _Message, where: str) -> None:
         """Go on with the turn, or begin a new one: two messages in a row were two turns."""
@@ -194,7 +190,7 @@ class Conversation:
 
     def _show(self) -> None:
         if self._shown:
-            self.user(self._shown)
+            self._messages.append({"role": "user", "content": self._shown})
             self._shown = []
 
 

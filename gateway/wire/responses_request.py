@@ -105,11 +105,11 @@ def chat_body(body: Body, earlier: Sequence[Item] | None = None) -> Body:
     _refuse_unspeakable(request, body, resolved=earlier is not None)
     conversation = Conversation()
     if request.instructions:
-        conversation.system(request.instructions)
+        conversation.add({"role": "system", "content": request.instructions}, "instructions")
     for item in earlier or ():
         conversation.add(item, "previous_response_id")
     if isinstance(request.input, str):
-        conversation.user(request.input)
+        conversation.add({"role": "user", "content": request.input}, "input")
     else:
         for number, item in enumerate(request.input):
             conversation.add(item, f"input[{number}]")
