@@ -217,10 +217,8 @@ class Reasoning(Item):
         super().__init__(response_id, index, emit)
         self._parts: list[list[str]] = []
         self._part_open = False
-        self._loose: list[str] = []
-        """Text that no block holds."""
         self._unsigned: list[str] = []
-        """Text of which a block may yet be made."""
+        """Text that no block holds yet."""
         self._blocks: list[Json] = []
         self._signatures: dict[str, str] = {}
 
@@ -247,7 +245,7 @@ class Reasoning(Item):
         """Return the item. It says no status: OpenAI refuses one when the item comes back."""
         said: Json = {"id": self.id, "type": "reasoning", "summary": [_summary("".join(part)) for part in self._parts]}
         if sealed:
-            carrier = Carrier("".join([*self._loose, *self._unsigned]), self._blocks, self._signatures)
+            carrier = Carrier("".join(self._unsigned), self._blocks, self._signatures)
             said["encrypted_content"] = seal(carrier) if self.status else None
         return said
 
@@ -263,11 +261,10 @@ class Reasoning(Item):
     def _seal_block(self, event: Thought) -> None:
         self.finish()
         if event.redacted:
-            self._loose += self._unsigned
             self._blocks.append({"type": "redacted_thinking", "data": event.redacted})
-        else:
-            thought = "".join(self._unsigned)
-            self._blocks.append({"type": "thinking", "thinking": thought, "signature": event.signature})
+            return
+        thought = "".join(self._unsigned)
+        self._blocks.append({"type": "thinking", "thinking": thought, "signature": event.signature})
         self._unsigned = []
 
     def _tell_part(self, type: str, **fields: object) -> None:

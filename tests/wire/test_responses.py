@@ -217,8 +217,8 @@ def test_an_answer_that_was_cut_is_incomplete_and_so_is_its_last_item(finish, st
 
 
 def test_a_call_whose_arguments_are_whole_is_complete_though_the_answer_is_cut():
-    """The limit fell behind it."""
-    calls = [ToolBegan(0, "a", "weather"), ToolArgued(0, "{}"), ToolBegan(1, "b", "weather"), ToolArgued(1, '{"ci')]
+    """The limit fell into the other one, though both were still open."""
+    calls = [ToolBegan(0, "a", "weather"), ToolBegan(1, "b", "weather"), ToolArgued(0, "{}"), ToolArgued(1, '{"ci')]
     output = json.loads(writer().whole([BEGAN, *calls, Ended("length")]).data)["output"]
     assert [(item["status"], item["arguments"]) for item in output] == [("completed", "{}"), ("incomplete", '{"ci')]
 
@@ -313,6 +313,7 @@ def test_what_has_to_come_back_is_shown_to_those_who_asked_and_kept_in_any_case(
         Thought("Hm."),
         Thought(signature="sig"),
         Thought(redacted="secret"),
+        Thought("So."),
         ToolBegan(0, "call_a", "weather", "gemini"),
         ToolArgued(0, "{}"),
         Ended("tool_calls"),
@@ -321,8 +322,9 @@ def test_what_has_to_come_back_is_shown_to_those_who_asked_and_kept_in_any_case(
         {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
         {"type": "redacted_thinking", "data": "secret"},
     ]
-    wanted = Carrier(blocks=blocks, signatures={"call_a": "gemini"})
+    wanted = Carrier("So.", blocks, {"call_a": "gemini"})
     shown = json.loads(writer(include=ENCRYPTED).whole(events).data)["output"][0]
+    assert [part["text"] for part in shown["summary"]] == ["Hm.", "So."], "a part is a block"
     assert unseal(shown["encrypted_content"]) == wanted
     writes = writer()
     assert "encrypted_content" not in json.loads(writes.whole(events).data)["output"][0]
