@@ -189,8 +189,8 @@ def chat_request(raw: bytes) -> ChatRequest:
         raise BadRequest("the body is nested too deep", code="invalid_json") from None
 
 
-def bad_field(error: msgspec.ValidationError) -> BadRequest:
-    """Say which field of a request is wrong, as OpenAI's error object does."""
+def bad_field(error: msgspec.ValidationError, within: str = "") -> BadRequest:
+    """Say which field of a request, or of what stands `within` it, is wrong, as OpenAI's error object does."""
     problem, _, path = str(error).partition(" - at `$")
-    param = path.rstrip("`").lstrip(".") or None
+    param = f"{within}{path.rstrip('`')}".lstrip(".") or None
     return BadRequest(f"{param or 'the body'}: {problem[0].lower()}{problem[1:]}", param=param, code="invalid_type")

@@ -1,0 +1,194 @@
+"""OpenAI's Responses surface, as its clients expect it: a response, whole or as a stream of events.
+
+Every event is numbered; the first has the response as it was asked for, the last as it is. There is no `[DONE]`.
+Sources: the official SDK's types and its helper that gathers a stream, which refuses an id that changes and a delta
+before its item; Codex, which takes items from `response.output_item.done` and asks again unless it is told the end.
+"""
+
+from typing import Any
+
+from gateway.core.call import Body
+from gateway.core.errors import TOO_LONG, GatewayError
+from gateway.core.reply import Chunk
+from gateway.core.usage import Usage
+from gateway.wire.events import Began, Counted, Ended, Event, Finish, Said
+from gateway.wire.openai import encode, unseen_chars
+from gateway.wire.responses_items import Output
+from gateway.wire.responses_tools import Json, read_tools
+
+SEALED = "reasoning.encrypted_content"
+"""The value of `include` that asks for what has to come back with the next turn."""
+
+ECHOED: Json = {
+    "background": False,
+    "conversation": None,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": None,
+    "store": True,
+    "temperature": None,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "top_p": None,
+    "user": None,
+}
+"""Fields of a request that its response says again, and what they are when they were left out or `null`."""
+
+REASONS: dict[Finish, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a response is incomplete. With any other finish it is complete."""
+
+CODES = {
+    "rate_limit_error": "rate_limit_exceeded",
+    "invalid_request_error": "invalid_prompt",
+}
+"""`response.error.code` by kind of error; others are a `server_error`."""
+
+FINAL = (TOO_LONG, "insufficient_quota")
+"""Codes that are passed as they are: Codex knows that asking again cannot help."""
+
+
+class ResponsesWriter:
+    """Writes neutral events as the events of a response, or as one whole response.
+
+    Args:
+        id: of the call.
+        model: which was asked for; what the upstream says instead counts.
+        created: Unix time in seconds.
+        request: the body of `POST /v1/responses`, one that `chat_body` takes; the response says it again.
+    """
+
+    def __init__(self, id: str, model: str, created: int, request: Body) -> None:
+        tools = read_tools(request.get("tools") or [])
+        self._model = model
+        self._head: Json = {"id": f"resp_{id}", "object": "response", "created_at": created, "completed_at": None}
+        self._echo = _echo(request, tools.offered)
+        self._output = Output(id, tools.origins, sealed=SEALED in (request.get("include") or ()), emit=self._emit)
+        self._usage: Usage | None = None
+        self._finish: Finish | None = None
+        self._number = 0
+        self._run: list[bytes] = []
+
+    def stream(self, events: list[Event]) -> list[Chunk]:
+        """Return the chunks that say `events`. Usage is noted and sent at the end."""
+        text, silent, counted = "", True, self._usage
+        for event in events:
+            match event:
+                case Began():
+                    self._model = event.model or self._model
+                    self._open()
+                case Counted():
+                    self._usage = event.usage
+                case Ended():
+                    self._open()
+                    self._end(event.reason)
+                    silent = False
+                case _:
+                    self._open()
+                    self._output.add(event)
+                    text += event.text if isinstance(event, Said) else ""
+                    silent = False
+        unseen = sum(map(unseen_chars, events))
+        chunks = [Chunk(self._taken(), text, silent=silent, unseen=unseen)] if self._run else []
+        if self._usage is not counted:
+            chunks.append(Chunk(b"", usage=self._usage, usage_only=True, silent=True))
+        return chunks
+
+    def end(self) -> list[Chunk]:
+        """Return the last event, when nothing more comes; nothing where the answer was not said to have ended."""
+        if self._finish is None:
+            return []
+        status = self._status()
+        self._emit(f"response.{status}", response=self._response(status))
+        return [Chunk(self._taken(), usage=self._usage, finish_reason=self._finish)]
+
+    def whole(self, events: list[Event]) -> Chunk:
+        """Return the response that `events` tell."""
+        text = "".join(chunk.text for chunk in self.stream(events))
+        unseen = sum(map(unseen_chars, events))
+        if self._finish is None:
+            self._end("stop")
+        return Chunk(encode(self._response(self._status())), text, self._usage, self._finish or "", unseen=unseen)
+
+    def failed(self, error: GatewayError) -> bytes:
+        """Return what a stream says instead of its end when it cannot go on."""
+        self._open()
+        self._output.abandon()
+        self._emit("response.failed", response=self._response("failed", error=_error(error)))
+        return self._taken()
+
+    def output_items(self) -> list[Json]:
+        """Return the items of the answer as they are to be kept: with all that has to come back to the upstream."""
+        return self._output.shown(sealed=True)
+
+    def _open(self) -> None:
+        if not self._number:
+            self._emit("response.created", response=self._response("in_progress"))
+            self._emit("response.in_progress", response=self._response("in_progress"))
+
+    def _end(self, reason: Finish) -> None:
+        if self._finish is None:
+            self._finish = reason
+            self._output.close(cut=reason in REASONS)
+
+    def _status(self) -> str:
+        return "incomplete" if self._finish in REASONS else "completed"
+
+    def _response(self, status: str, error: Json | None = None) -> Json:
+        reason = REASONS.get(self._finish) if status == "incomplete" and self._finish else None
+        return {
+            **self._head,
+            "status": status,
+            "error": error,
+            "incomplete_details": {"reason": reason} if reason else None,
+            "model": self._model,
+            "output": self._output.shown(),
+            "usage": None if self._usage is None else _usage(self._usage),
+            **self._echo,
+        }
+
+    def _emit(self, type: str, **fields: object) -> None:
+        said = {"type": type, "sequence_number": self._number, **fields}
+        self._number += 1
+        self._run.append(b"event: " + type.encode() + b"\ndata: " + encode(said) + b"\n\n")
+
+    def _taken(self) -> bytes:
+        run, self._run = self._run, []
+        return b"".join(run)
+
+
+def _echo(request: Body, offered: list[Json]) -> Json:
+    """Return what a response says of its request: what is in effect, so without tools that the model does not get."""
+    said: Json = {}
+    for name, default in ECHOED.items():
+        value: Any = request.get(name)
+        said[name] = default if value is None else value
+    said["text"] = {**ECHOED["text"], **said["text"]}
+    if isinstance(said["conversation"], str):
+        said["conversation"] = {"id": said["conversation"]}
+    return {**said, "tools": offered, "top_logprobs": 0, "truncation": "disabled"}
+
+
+def _usage(usage: Usage) -> Json:
+    said: Json = {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }
+    return {**said, "estimated": True} if usage.estimated else said
+
+
+def _error(error: GatewayError) -> Json:
+    """Return `response.error`; Codex reads from the message how long to wait."""
+    code = error.code if error.code in FINAL else CODES.get(error.kind, "server_error")
+    wait = error.retry_after_s if code == "rate_limit_exceeded" else None
+    message = error.message if wait is None else f"{error.message}; try again in {wait:g}s"
+    return {"code": code, "message": message, "type": error.kind, "param": error.param}
