@@ -93,9 +93,11 @@ def failing(says: Says, message: str, kind: str, asked: Asked) -> list[bytes]:
     return [*said, dialect.error(message, kind)]
 
 
-def _dialect(path: str) -> "type[_OpenAI | _Anthropic | _Gemini | _Bedrock]":
+def _dialect(path: str) -> "type[_OpenAI | _Responses | _Anthropic | _Gemini | _Bedrock]":
     if path.endswith("/messages"):
         return _Anthropic
+    if path.endswith("/responses"):
+        return _Responses
     if path.endswith(("/converse", "/converse-stream")):
         return _Bedrock
     return _Gemini if path.endswith("enerateContent") else _OpenAI
@@ -170,6 +172,75 @@ class _OpenAI:
     @staticmethod
     def error(message: str, kind: str) -> bytes:
         return _sse({"error": {"message": message, "type": kind, "param": None, "code": None}})
+
+
+class _Responses:
+    """`/v1/responses`."""
+
+    opening = 3
+
+    @classmethod
+    def whole(cls, says: Says, asked: Asked) -> dict[str, Any]:
+        return cls.response(says, asked, [cls.item(says, "completed")])
+
+    @classmethod
+    def events(cls, says: Says, asked: Asked) -> list[bytes]:
+        at: dict[str, Any] = {"output_index": 0, "item_id": "it_scripted", "content_index": 0}
+        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
+        said = [
+            ("created", {"response": cls.response(says, asked, [])}),
+            ("output_item.added", {"output_index": 0, "item": cls.item(Says(tool=says.tool), "in_progress")}),
+        ]
+        if says.tool:
+            halves = _halves(json.dumps(says.arguments))
+            said += [("function_call_arguments.delta", {**at, "delta": half}) for half in halves]
+            said.append(("function_call_arguments.done", {**at, "arguments": json.dumps(says.arguments)}))
+        else:
+            said.append(("content_part.added", {**at, "part": part}))
+            said += [("output_text.delta", {**at, "delta": word, "logprobs": []}) for word in says.words]
+            said.append(("content_part.done", {**at, "part": {**part, "text": says.text}}))
+        said.append(("output_item.done", {"output_index": 0, "item": cls.item(says, "completed")}))
+        said.append(("completed", {"response": cls.whole(says, asked)}))
+        return [
+            _sse({"type": f"response.{name}", "sequence_number": number, **more}, f"response.{name}")
+            for number, (name, more) in enumerate(said)
+        ]
+
+    @staticmethod
+    def item(says: Says, status: str) -> dict[str, Any]:
+        item = {"id": "it_scripted", "status": status}
+        if says.tool:
+            arguments = json.dumps(says.arguments) if says.arguments else ""
+            return {**item, "type": "function_call", "call_id": "call_1", "name": says.tool, "arguments": arguments}
+        text = [{"type": "output_text", "text": says.text, "annotations": []}] if says.text else []
+        return {**item, "type": "message", "role": "assistant", "content": text}
+
+    @staticmethod
+    def response(says: Says, asked: Asked, output: list[dict[str, Any]]) -> dict[str, Any]:
+        done = bool(output)
+        usage = {
+            "input_tokens": says.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": says.cached_tokens},
+            "output_tokens": says.used,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": says.prompt_tokens + says.used,
+        }
+        return {
+            "id": "resp_scripted",
+            "object": "response",
+            "created_at": CREATED,
+            "status": "completed" if done else "in_progress",
+            "model": (asked.json or {}).get("model", ""),
+            "output": output,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": usage if done else None,
+        }
+
+    @staticmethod
+    def error(message: str, kind: str) -> bytes:
+        return _sse({"type": "error", "code": kind, "message": message, "param": None, "sequence_number": 9}, "error")
 
 
 class _Anthropic:

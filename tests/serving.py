@@ -63,8 +63,13 @@ class Serving:
 
     async def ask(self, text: str = "Hi", key: str = "", **fields: object) -> httpx.Response:
         """Ask `mock` for a completion; what came of a stream that broke is all there is of it."""
+        question = _question(text, key, **fields)
+        return await self.post("/v1/chat/completions", question["json"], question["headers"])
+
+    async def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> httpx.Response:
+        """Ask for anything, in the same way."""
         pieces: list[bytes] = []
-        async with self.http.stream("POST", "/v1/chat/completions", **_question(text, key, **fields)) as answer:
+        async with self.http.stream("POST", path, json=body, headers=headers) as answer:
             with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
                 async for piece in answer.aiter_bytes():
                     pieces.append(piece)

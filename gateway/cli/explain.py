@@ -16,7 +16,7 @@ from gateway.core.middleware import Explains
 from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Deployment, Route
 from gateway.core.usage import Usage, dollars
-from gateway.http.requests import read_chat
+from gateway.http.requests import CHAT, GenerationReader
 from gateway.settings.build import Gateway
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import Live
@@ -78,7 +78,7 @@ async def _read(gateway: Gateway, raw: bytes, key: str) -> Call:
         return {"type": "http.request", "body": raw}
 
     scope: Any = {"type": "http", "method": "POST", "headers": headers}
-    call = await read_chat(gateway, scope, receive, "explain")
+    call = await GenerationReader(CHAT)(gateway, scope, receive, "explain")
     if call.own is not None:
         await call.own(call)  # raises what is wrong with it
     return call

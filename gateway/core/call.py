@@ -21,7 +21,7 @@ FAILED_ENDING = "an ending of call %s failed"
 
 NO_SECRET = Secret()
 
-Operation = Literal["chat", "models", "admin", "invalid"]
+Operation = Literal["chat", "count", "models", "admin", "invalid"]
 """`invalid`: a request that could not be read; it still passes those who log, count and authenticate."""
 Surface = Literal["chat", "messages", "responses"]
 """The dialect the client speaks. An upstream of the same dialect gets, and gives, bytes as they came."""

@@ -16,7 +16,7 @@ from gateway.core.middleware import Handler
 from gateway.core.receipt import Outcome, Receipt
 from gateway.core.reply import Chunk, Reply
 from gateway.core.usage import Usage
-from gateway.wire.estimate import prompt_tokens, text_tokens
+from gateway.wire.estimate import request_tokens, text_tokens
 
 CLIENT_LEFT = 499
 """nginx's word for a client that left before it was answered."""
@@ -189,7 +189,4 @@ def _status(error: BaseException | None) -> int:
 
 def estimated_usage(call: Call, completion_chars: int) -> Usage:
     """Return what `call` used by rule of thumb, for answers whose upstream did not say, or had no time to."""
-    prompt = sum(
-        prompt_tokens(bytes(call.body.fields[name])) for name in ("messages", "tools") if name in call.body.fields
-    )
-    return Usage(prompt, text_tokens(completion_chars), estimated=True)
+    return Usage(request_tokens(call.body.fields), text_tokens(completion_chars), estimated=True)

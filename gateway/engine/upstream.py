@@ -8,22 +8,26 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from math import inf
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.call import Attempt, Call
+from gateway.core.call import Attempt, Call, Surface
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import estimated_usage
 from gateway.engine.failures import timed_out
 from gateway.engine.transport import Deadline, Response, Transport
-from gateway.providers.base import LocalProvider, Provider, Reader, Request
+from gateway.providers.base import CHAT_ONLY, LocalProvider, Provider, Reader, Request
+from gateway.providers.bridge import Bridge, as_chat
+from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.estimate import CHARS_A_TOKEN
 from gateway.wire.fold import unfold
 from gateway.wire.openai import usage_event
+from gateway.wire.surfaces import SURFACES
 
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
@@ -41,6 +45,8 @@ class Place(Struct, frozen=True):
     provider: Provider
     transport: Transport
     traceparent: bool = False
+    surfaces: frozenset[Surface] = CHAT_ONLY
+    """Those of its clients whose bytes it passes on."""
 
 
 class Upstream:
@@ -72,8 +78,8 @@ class Upstream:
 
     async def _answer(self, attempt: Attempt, place: Place | LocalProvider) -> Reply:
         if not isinstance(place, Place):
-            return _local(attempt, place.answer(attempt))
-        provider, tried = place.provider, attempt.tried
+            return _local(attempt, place)
+        provider, tried = _provider(attempt, place), attempt.tried
         patience = Patience(attempt)
         response = await place.transport.send(
             _request(attempt, provider, place.traceparent),
@@ -90,6 +96,8 @@ class Upstream:
         if attempt.stream and _is_stream(response.headers.get("content-type", "")):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
+        if attempt.stream and isinstance(provider, Bridge):
+            return Reply.of(*provider.told(attempt, body))
         whole = provider.whole(attempt, body)
         if whole.usage is None:
             whole = replace(whole, usage=estimated_usage(attempt, len(whole.text) + whole.unseen))
@@ -190,8 +198,22 @@ def _is_stream(content_type: str) -> bool:
     return "json" not in content_type or "ndjson" in content_type
 
 
-def _local(attempt: Attempt, chunks: list[Chunk]) -> Reply:
+def _provider(attempt: Attempt, place: Place) -> Provider:
+    """Return who translates for this attempt."""
+    if attempt.surface in place.surfaces:
+        return place.provider
+    return Bridge(place.provider, SURFACES[attempt.surface], attempt, partial(estimated_usage, attempt))
+
+
+def _local(attempt: Attempt, provider: LocalProvider) -> Reply:
     """Return the answer of a provider that needs no upstream."""
+    if attempt.surface == "chat":
+        chunks = provider.answer(attempt)
+    else:
+        surface, decoder = SURFACES[attempt.surface], ChatDecoder()
+        said = [event for chunk in provider.answer(as_chat(attempt, surface)) for event in decoder.feed(chunk)]
+        writer = surface.writer(attempt)
+        chunks = writer.stream(said) + writer.end() if attempt.stream else [writer.whole(said)]
     for chunk in chunks:
         attempt.tried.usage = chunk.usage or attempt.tried.usage
     return Reply.of(*chunks)
@@ -286,7 +308,7 @@ async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patien
             _note(tried, chunk)
             yield chunk
         lent.finished = True
-        if tried.usage is None:
+        if tried.usage is None and attempt.surface == "chat":
             usage = tried.usage = estimated_usage(attempt, tried.chars)
             data = usage_event(f"chatcmpl-{attempt.id}", int(attempt.clock.wall()), attempt.model, usage)
             yield Chunk(data, usage=usage, usage_only=True)

@@ -81,9 +81,9 @@ def cost_text(receipt: Receipt) -> bytes:
     return b"unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd).encode()
 
 
-def error_answer(error: GatewayError) -> tuple[RawHeaders, bytes]:
-    """Return an error's own headers and body."""
-    data = error_body(error)
+def error_answer(error: GatewayError, data: bytes = b"") -> tuple[RawHeaders, bytes]:
+    """Return an error's own headers and body: `data`, or OpenAI's error object."""
+    data = data or error_body(error)
     return [JSON, (b"content-length", b"%d" % len(data)), *error_headers(error)], data
 
 

@@ -21,7 +21,7 @@ from gateway.http.edge import Edge, is_no_news
 from gateway.http.health import health, info, metrics, ready, welcome
 from gateway.http.health import live as alive
 from gateway.http.observed import Observed
-from gateway.http.requests import CallReader, read_chat, read_models
+from gateway.http.requests import CHAT, MESSAGES, RESPONSES, CallReader, GenerationReader, read_count, read_models
 from gateway.settings.live import Live
 
 log = logging.getLogger("gateway")
@@ -36,7 +36,10 @@ def make_app(live: Live) -> ASGIApp:
     live.followers.append(lambda gateway: admission.follow(gateway.server))
     app = Litestar(
         route_handlers=[
-            call_route(live, read_chat, "/v1/chat/completions", admission=admission),
+            call_route(live, GenerationReader(CHAT), "/v1/chat/completions", admission=admission),
+            call_route(live, GenerationReader(MESSAGES), "/v1/messages", admission=admission),
+            call_route(live, GenerationReader(RESPONSES), "/v1/responses", admission=admission),
+            call_route(live, read_count, "/v1/messages/count_tokens"),
             call_route(live, read_models, "/v1/models", and_below=True),
             call_route(live, ReloadReader(live), "/admin/reload"),
             *(welcome, health, ready, alive, metrics, info),

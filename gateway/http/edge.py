@@ -29,7 +29,7 @@ from gateway.http.answers import (
 from gateway.http.requests import CallReader
 from gateway.settings.build import Gateway
 from gateway.settings.live import Live
-from gateway.wire.openai import DONE, error_event
+from gateway.wire.surfaces import SURFACES
 
 log = logging.getLogger("gateway")
 
@@ -100,6 +100,7 @@ class Answer:
         self._gateway = gateway
         self._call = call
         self._send = send
+        self._surface = SURFACES[call.surface]
         self._alarm = alarm
         self._finishes = call.route is not None and call.route.client_leaves == "finish"
         self._begun = False
@@ -156,7 +157,7 @@ class Answer:
             async for chunk in reply.rest:
                 await self._chunk(chunk)
         self._over = True
-        await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + DONE))
+        await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + self._surface.done))
 
     async def _chunk(self, chunk: Chunk) -> None:
         if not chunk.usage_only or self._call.wants_usage:
@@ -172,10 +173,10 @@ class Answer:
         self._over = True
         if self._begun:
             if self._call.stream:
-                await self._send(body(error_event(error), more=True))
+                await self._send(body(self._surface.error_event(error, self._call.id), more=True))
                 await asyncio.sleep(UNTIL_READ_S)
             return
-        headers, data = error_answer(error)
+        headers, data = error_answer(error, self._surface.error_body(error, self._call.id))
         await self._head(error.status, [*headers, cost_header(self._call.receipt, later=False)])
         await self._send(body(data))
 

@@ -19,13 +19,15 @@ from gateway.core.errors import (
     NotFound,
     TooLarge,
     Unauthorized,
+    UnknownModel,
     WrongMethod,
 )
 from gateway.core.receipt import Receipt
-from gateway.core.reply import Reply
+from gateway.core.reply import Chunk, Reply
 from gateway.core.secret import Secret
 from gateway.settings.build import Gateway
 from gateway.wire.chat_request import StreamOptions
+from gateway.wire.messages import count_answer
 
 POLICY_FIELDS = frozenset(
     {
@@ -93,6 +95,26 @@ class GenerationReader:
             return _generation(gateway, headers, body, id, shape)
         except GatewayError as error:
             return invalid_call(gateway, headers, id, error).but(surface=shape.surface)
+
+
+async def read_count(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
+    """Read `POST /v1/messages/count_tokens`: by estimate, for every model alike."""
+    headers = Headers(dict(scope["headers"]))
+    try:
+        require_method(scope, "POST")
+        _require_same_origin(gateway, headers)
+        _require_key_for_much(gateway, headers)
+        body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
+        asked = _generation(gateway, headers, body, id, MESSAGES)
+    except GatewayError as error:
+        return invalid_call(gateway, headers, id, error).but(surface="messages")
+
+    async def count(call: Call) -> Reply:
+        if call.route is None:
+            raise UnknownModel(f'"{call.model}" is not a model here; {gateway.routes.near(call.model)}', param="model")
+        return Reply(Chunk(count_answer(call.body)))
+
+    return asked.but(operation="count", stream=False, own=count)
 
 
 async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:

@@ -204,8 +204,10 @@ def key_of(call: Call, scope: Scope) -> str:
     route = call.route
     places = [place.name for place in route.deployments] if route else []
     places += [name for name in route.fallbacks if principal.may_use(name)] if route else []
+    # A stream of chat completions can be told as a whole answer, and the other way; others are kept in both forms.
+    form = call.surface if call.surface == "chat" else f"{call.surface} {call.stream}"
     hashed = hashlib.blake2b(FORM, digest_size=24)
-    hashed.update(msgspec.msgpack.encode((owner, call.operation, call.surface, call.model, places)))
+    hashed.update(msgspec.msgpack.encode((owner, call.operation, form, call.model, places)))
     for name, value in sorted(call.body.fields.items()):
         if name not in SAME_ANSWER:
             said = name.encode()

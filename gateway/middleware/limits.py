@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar
 
-from msgspec import Meta, Raw, Struct, field
+from msgspec import Meta, Struct, field
 
 from gateway.core.call import Call
 from gateway.core.errors import LimitReached
@@ -21,7 +21,7 @@ from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing, WithoutRedis
 from gateway.middleware.base import Options
-from gateway.wire.estimate import prompt_tokens
+from gateway.wire.estimate import request_tokens
 
 MOST_PLANS = 10_000
 """Callers whose meters are remembered. Tokens of an identity provider may name any number of them."""
@@ -126,7 +126,7 @@ class Limits:
         A prompt that is more than a limit is asked for nevertheless, so that the limiter denies it.
         """
         fields = call.body.fields
-        prompt = _estimate(fields.get("messages")) + _estimate(fields.get("tools"))
+        prompt = request_tokens(fields)
         wanted = prompt + _completion_tokens(call, self._options.completion_estimate)
         return tuple((meter, max(prompt, min(wanted, meter.limit))) for meter in plan.tokens)
 
@@ -190,13 +190,10 @@ def _check_model(name: str, routes: Routes) -> None:
         raise ValueError(f'a limit for "{name}", which is not under `models:`; {near}')
 
 
-def _estimate(raw: Raw | None) -> int:
-    return 0 if raw is None else prompt_tokens(bytes(raw))
-
-
 def _completion_tokens(call: Call, otherwise: int) -> int:
     """Return how long the answers may be, all choices together."""
-    longest = call.body.get("max_completion_tokens", int | None) or call.body.get("max_tokens", int | None)
+    said = (call.body.get(name, int | None) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
+    longest = next((count for count in said if count), None)
     return (longest or otherwise) * (call.body.get("n", int | None) or 1)
 
 

@@ -23,7 +23,7 @@ from gateway.middleware.base import Options
 class LogOptions(Options, frozen=True, kw_only=True):
     """How calls are logged."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "models", "admin", "invalid"})
+    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "count", "models", "admin", "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}
 
     format: Literal["auto", "json", "console"] = "auto"

@@ -28,6 +28,8 @@ from gateway.middleware.hedge import race
 from gateway.middleware.rescue import hold, rescued
 from gateway.middleware.tries import Ask, Begun, Place, Tries
 
+JOINS = ("restart", "continue")
+"""What joins two streams; only chunks of chat completions can be."""
 FLOOR = 100
 """Repeated attempts within ten seconds that are always allowed, however few calls there are."""
 HEDGE_FLOOR = 1
@@ -104,7 +106,7 @@ class Retry:
                 begun = await ask(call, place, why)
             if isinstance(begun, Begun) and route.midstream == "buffer":
                 begun = await hold(begun, tries)
-        if begun.reply.rest is not None and route.midstream in ("restart", "continue"):
+        if begun.reply.rest is not None and call.surface == "chat" and route.midstream in JOINS:
             prefill = self._resources.candidates.prefill
             return Reply(begun.reply.first, rescued(call, begun, tries, ask=ask, prefill=prefill))
         return begun.reply

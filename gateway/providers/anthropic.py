@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Surface
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
@@ -18,6 +18,7 @@ from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import facts, messages_request
 from gateway.providers.base import Keyed, Request
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
+from gateway.providers.forward import ForwardReader, heard
 from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import lost, must_be_exact
@@ -35,6 +36,7 @@ from gateway.wire.events import (
     ToolArgued,
     ToolBegan,
 )
+from gateway.wire.messages_request import without_our_thoughts
 from gateway.wire.openai import ChatWriter
 
 VERSION = "2023-06-01"
@@ -48,6 +50,8 @@ FINISHES: dict[str, Finish] = {
     "refusal": "content_filter",
 }
 """By `stop_reason`. Others, `pause_turn` among them, are a stop: Anthropic may add values at any time."""
+
+LAST_EVENT = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 STATUSES = {
     "invalid_request_error": 400,
@@ -84,7 +88,9 @@ class AnthropicOptions(Keyed, frozen=True, kw_only=True):
 
 
 class Anthropic:
-    """Translates chat completions to messages, and back."""
+    """Translates chat completions to messages, and back; who speaks messages is passed on as they came."""
+
+    surfaces: ClassVar[frozenset[Surface]] = frozenset({"chat", "messages"})
 
     def __init__(self, options: AnthropicOptions) -> None:
         base_url = (options.base_url or "https://api.anthropic.com").rstrip("/").removesuffix("/v1")
@@ -102,12 +108,16 @@ class Anthropic:
         Raises:
             BadRequest: Anthropic has no way to say this.
         """
+        if attempt.surface == "messages":
+            return self._as_it_came(attempt)
         request = chat_request(attempt.body.raw)
         body = messages_request(request, attempt.body, attempt.deployment.model, attempt.stream)
         return Request(self._url, msgspec.json.encode(body), dict(self._headers))
 
     def reader(self, attempt: Attempt) -> EventReader:
         """Return a reader for a streamed answer."""
+        if attempt.surface == "messages":
+            return ForwardReader(MessageDecoder(), last=LAST_EVENT)
         return EventReader(MessageDecoder(), _writer(attempt), exact=must_be_exact(attempt, calls_come_whole=False))
 
     def whole(self, attempt: Attempt, body: bytes) -> Chunk:
@@ -127,7 +137,16 @@ class Anthropic:
             error = error_object(body)
             told = error["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no message: {told}", code=_code(error))
-        return _writer(attempt).whole(events)
+        return heard(body, events) if attempt.surface == "messages" else _writer(attempt).whole(events)
+
+    def _as_it_came(self, attempt: Attempt) -> Request:
+        """Return the client's own request, for the version and the betas that it speaks."""
+        body = without_our_thoughts(attempt.body).but(model=attempt.deployment.model)
+        headers = dict(self._headers)
+        for name in ("anthropic-version", "anthropic-beta"):
+            if said := attempt.headers.get(name):
+                headers[name] = said
+        return Request(self._url, body, headers)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

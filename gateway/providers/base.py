@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Surface
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
@@ -77,6 +77,17 @@ class Provider(Protocol):
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an upstream's error means; `headers` have lower-case names."""
         ...
+
+
+CHAT_ONLY: frozenset[Surface] = frozenset({"chat"})
+
+
+def speaks(provider: Provider) -> frozenset[Surface]:
+    """Return the client surfaces whose bytes a provider passes on: its `surfaces`; chat completions if it has none.
+
+    A client of another surface is answered too: what it asks is translated (`bridge`).
+    """
+    return getattr(provider, "surfaces", CHAT_ONLY)
 
 
 @runtime_checkable

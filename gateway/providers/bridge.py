@@ -12,6 +12,7 @@ from gateway.providers.base import Provider, Reader, Request
 from gateway.providers.skipping import SKIPPED
 from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.events import Counted, Event
+from gateway.wire.plain_chat import plain_chat
 from gateway.wire.surface import ClientSurface, Writer
 
 Estimate = Callable[[int], Usage]
@@ -35,7 +36,9 @@ class Bridge:
         self._provider = provider
         self._surface = surface
         self._estimate = estimate
-        self._chat = as_chat(attempt, surface)
+        chat = as_chat(attempt, surface)
+        keeps: tuple[str, ...] | None = getattr(provider, "keeps", None)  # of who speaks OpenAI's dialect
+        self._chat = chat if keeps is None else chat.but(body=plain_chat(chat.body, keeps))
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send.

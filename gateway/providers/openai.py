@@ -88,6 +88,7 @@ class OpenAI:
 
     def __init__(self, row: Vendor, base_url: str, headers: dict[str, str]) -> None:
         self.surfaces = frozenset(row.surfaces)
+        self.keeps = row.keeps
         self._row = row
         self._base_url = (base_url or row.base_url).rstrip("/")
         self._headers = headers

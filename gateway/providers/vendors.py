@@ -36,6 +36,8 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`whole`: every entry is a call of its own, whatever its `index` and `id` say."""
     surfaces: tuple[Surface, ...] = ("chat",)
     """What it speaks besides: a client of the same surface gets its bytes as they came."""
+    keeps: tuple[str, ...] = ()
+    """Fields that are not OpenAI's, and that it takes all the same where a translated request carries them."""
     prefill: Prefill = "none"
     """Whether its models go on from a last message of the assistant's."""
     states_cost: bool = False

@@ -27,7 +27,7 @@ from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
 from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import Retry, RetryOptions
-from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request
+from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, speaks
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
@@ -48,7 +48,7 @@ from gateway.wire.openai import Model, encode
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
 
-OPERATIONS: tuple[Operation, ...] = ("chat", "models", "admin", "invalid")
+OPERATIONS: tuple[Operation, ...] = ("chat", "count", "models", "admin", "invalid")
 ONE_TRY = RetryOptions(attempts=1)
 """What a chain without `retry` does: someone has to choose a deployment."""
 
@@ -260,8 +260,8 @@ def _place(
         return provider
     options = settings.providers[name]
     if not isinstance(options, Keyed):
-        return Place(provider, process.transport("native"))
-    return Place(provider, process.transport(options.http), options.traceparent)
+        return Place(provider, process.transport("native"), surfaces=speaks(provider))
+    return Place(provider, process.transport(options.http), options.traceparent, speaks(provider))
 
 
 def _price_book(settings: Settings, providers: Mapping[str, Provider | LocalProvider], process: Process) -> PriceBook:

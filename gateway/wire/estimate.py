@@ -6,7 +6,12 @@ held of a limit until then, and stand in where an upstream says nothing.
 """
 
 import re
+from collections.abc import Mapping
 
+from msgspec import Raw
+
+READ = ("messages", "input", "system", "instructions", "tools")
+"""Fields of a request that a model reads."""
 CHARS_A_TOKEN = 4
 TOKENS_A_MESSAGE = 4
 TOKENS_AN_ATTACHMENT = 1_000
@@ -24,6 +29,11 @@ _NOT_LEADING = bytes(range(0xC0))
 _NOT_ASCII = bytes(range(0x80, 0x100))
 _ATTACHMENT = re.compile(rb'(?:"data:[^",]{0,200};base64,|"data"\s{0,9}:\s{0,9}")')
 _LINKED_IMAGE = re.compile(rb'"url"\s{0,9}:\s{0,9}"https?:')
+
+
+def request_tokens(fields: Mapping[str, Raw]) -> int:
+    """Return about how many tokens a request is for a model, by its top-level fields, whatever its surface."""
+    return sum(prompt_tokens(bytes(fields[name])) for name in READ if name in fields)
 
 
 def prompt_tokens(messages: bytes) -> int:

@@ -7,13 +7,17 @@ before its item; Codex, which takes items from `response.output_item.done` and a
 
 from typing import Any
 
-from gateway.core.call import Body
+import msgspec
+from msgspec import Raw
+
+from gateway.core.call import Body, Call
 from gateway.core.errors import TOO_LONG, GatewayError
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Said
-from gateway.wire.openai import encode, unseen_chars
+from gateway.wire.openai import encode, error_body, unseen_chars
 from gateway.wire.responses_items import Output
+from gateway.wire.responses_request import chat_body
 from gateway.wire.responses_tools import Json, read_tools
 
 SEALED = "reasoning.encrypted_content"
@@ -52,6 +56,34 @@ CODES = {
 
 FINAL = (TOO_LONG, "insufficient_quota")
 """Codes that are passed as they are: Codex knows that asking again cannot help."""
+
+
+class ResponsesSurface:
+    """`POST /v1/responses`."""
+
+    done = b""
+
+    def chat_body(self, body: Body) -> Body:
+        """Return a request as one for a chat completion.
+
+        Raises:
+            BadRequest: a chat completion has no way to say this.
+        """
+        return chat_body(body)
+
+    def writer(self, call: Call) -> "ResponsesWriter":
+        """Return a writer for the answer to `call`, which is kept nowhere."""
+        body = Body(call.body.raw, {**call.body.fields, "store": Raw(b"false")})
+        return ResponsesWriter(call.id, call.model, int(call.clock.wall()), body)
+
+    def error_body(self, error: GatewayError, call_id: str) -> bytes:
+        """Return OpenAI's error object."""
+        return error_body(error)
+
+    def error_event(self, error: GatewayError, call_id: str) -> bytes:
+        """Return an error within a stream, in the form that the official SDKs raise."""
+        said = msgspec.json.decode(error_body(error))
+        return b"event: error\ndata: " + encode({"type": "error", **said}) + b"\n\n"
 
 
 class ResponsesWriter:

@@ -7,23 +7,27 @@ import pytest
 from tests.script import Cut, Fails, Raw, Says, ScriptedUpstream, Tool
 from tests.serving import CHAIN, serving
 
-KINDS = ("openai", "anthropic", "gemini", "azure")
+KINDS = ("openai", "anthropic", "gemini", "azure", "bedrock")
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
 ASK = {"model": "m", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}
+
+
+def config_of(kind, upstream):
+    """A configuration whose model `m` is at an upstream of this kind."""
+    base_url = upstream.url if kind == "openai" else upstream.origin
+    more = ", region: eu-north-1" if kind == "bedrock" else ""
+    return (
+        f"providers: {{{kind}: {{api_key: secret, base_url: '{base_url}'{more}}}}}\n"
+        f"models: {{m: {kind}/some-model}}\n"
+        f"{CHAIN}\n"
+    )
 
 
 @pytest.fixture(params=KINDS)
 async def served(request):
     """A scripted upstream of one kind, and a gateway in front of it."""
-    async with ScriptedUpstream() as upstream:
-        base_url = upstream.url if request.param == "openai" else upstream.url.removesuffix("/v1")
-        config = (
-            f"providers: {{{request.param}: {{api_key: secret, base_url: '{base_url}'}}}}\n"
-            f"models: {{m: {request.param}/some-model}}\n"
-            f"{CHAIN}\n"
-        )
-        async with serving(config) as gateway:
-            yield gateway, upstream
+    async with ScriptedUpstream() as upstream, serving(config_of(request.param, upstream)) as gateway:
+        yield gateway, upstream
 
 
 async def test_whole(served):
