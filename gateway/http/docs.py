@@ -109,21 +109,18 @@ _ERRORS = {
 
 _EXAMPLE = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 
-CALLS: dict[str, Any] = {
-    "/v1/chat/completions": {
+
+def _generation(summary: str, of: str, schema: dict[str, Any], example: dict[str, Any], answer: str) -> dict[str, Any]:
+    """Describe a route that generates an answer, whole or streamed."""
+    return {
         "post": {
             "tags": ["Calls"],
-            "summary": "Complete a chat",
-            "description": "As OpenAI's. Fields not listed here reach an upstream of the same dialect untouched.",
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}, "example": _EXAMPLE}
-                },
-            },
+            "summary": summary,
+            "description": f"As {of}'s. Fields not listed here reach an upstream of the same dialect untouched.",
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
             "responses": {
                 "200": {
-                    "description": "A chat completion; with `stream: true`, its chunks as server-sent events.",
+                    "description": f"{answer}; with `stream: true`, its events.",
                     "content": {
                         "application/json": {"schema": {"type": "object"}},
                         "text/event-stream": {"schema": {"type": "string"}},
@@ -131,6 +128,28 @@ CALLS: dict[str, Any] = {
                 },
                 **_ERRORS,
             },
+        }
+    }
+
+
+_CHAT = {"$ref": "#/components/schemas/ChatRequest"}
+_ANY = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
+
+CALLS: dict[str, Any] = {
+    "/v1/chat/completions": _generation("Complete a chat", "OpenAI", _CHAT, _EXAMPLE, "A chat completion"),
+    "/v1/messages": _generation(
+        "Answer a message", "Anthropic", _ANY, {**_EXAMPLE, "max_tokens": 100}, "A message, in Anthropic's form"
+    ),
+    "/v1/responses": _generation(
+        "Create a response", "OpenAI", _ANY, {"model": "echo", "input": "Hello"}, "A response; it is kept nowhere"
+    ),
+    "/v1/messages/count_tokens": {
+        "post": {
+            "tags": ["Calls"],
+            "summary": "Count a message's tokens",
+            "description": "By estimate, and without asking anybody.",
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _ANY}}},
+            "responses": {"200": _answer("`input_tokens`.", {"type": "object"}), **_ERRORS},
         }
     },
     "/admin/reload": {
