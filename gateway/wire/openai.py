@@ -15,6 +15,8 @@ from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.wire.events import Began, Cited, Counted, Ended, Event, Refused, Said, Thought, ToolArgued, ToolBegan
 
+DONE = b"data: [DONE]\n\n"
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -65,7 +67,7 @@ def usage_event(id: str, created: int, model: str, usage: Usage) -> bytes:
 class ChatSurface:
     """`POST /v1/chat/completions`."""
 
-    done = b"data: [DONE]\n\n"
+    done = DONE
 
     def chat_body(self, body: Body) -> Body:
         """Return the request as it came."""
