@@ -101,6 +101,8 @@ class Answer:
         self._call = call
         self._send = send
         self._surface = SURFACES[call.surface]
+        if self._surface.id_header:
+            call.receipt.headers[self._surface.id_header] = call.id
         self._alarm = alarm
         self._finishes = call.route is not None and call.route.client_leaves == "finish"
         self._begun = False

@@ -52,6 +52,7 @@ class MessagesSurface:
     """`POST /v1/messages`."""
 
     done = b""
+    id_header = "request-id"
 
     def chat_body(self, body: Body) -> Body:
         """Return a request as one for a chat completion.

@@ -68,6 +68,7 @@ class ChatSurface:
     """`POST /v1/chat/completions`."""
 
     done = DONE
+    id_header = ""
 
     def chat_body(self, body: Body) -> Body:
         """Return the request as it came."""

@@ -62,6 +62,7 @@ class ResponsesSurface:
     """`POST /v1/responses`."""
 
     done = b""
+    id_header = ""
 
     def chat_body(self, body: Body) -> Body:
         """Return a request as one for a chat completion.

@@ -48,6 +48,11 @@ class ClientSurface(Protocol):
         ...
 
     @property
+    def id_header(self) -> str:
+        """The header in which clients look for a call's id, besides `x-request-id`; empty: no other."""
+        ...
+
+    @property
     def done(self) -> bytes:
         """What stands behind the last chunk of a stream that ended well."""
         ...

@@ -34,6 +34,7 @@ async def test_a_client_of_messages_gets_a_message(served):
     upstream.will(HELLO)
     answer = await gateway.post("/v1/messages", MESSAGE, {"anthropic-version": "2023-06-01", "x-api-key": "none"})
     said = answer.json()
+    assert answer.headers["request-id"] == answer.headers["x-request-id"]
     assert (said["type"], said["role"], said["stop_reason"]) == ("message", "assistant", "end_turn")
     assert said["content"][0]["text"] == "Hello there"
     assert (said["usage"]["input_tokens"], said["usage"]["output_tokens"]) == (100, 20)
