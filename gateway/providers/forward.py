@@ -10,7 +10,7 @@ from gateway.core.reply import Chunk
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.reader import Decoder, EventReader, Framed
 from gateway.wire import sse
-from gateway.wire.events import Counted, Ended, Event, Said, Thought, ToolArgued, ToolBegan
+from gateway.wire.events import Counted, Ended, Event, Refused, Said, Thought, ToolArgued, ToolBegan
 
 
 class ForwardReader(EventReader):
@@ -79,8 +79,10 @@ def heard(data: bytes, said: list[Event]) -> Chunk:
                 unseen, silent = unseen + len(event.name), False
             case ToolArgued():
                 unseen, silent = unseen + len(event.fragment), False
+            case Refused():
+                silent = False
             case _:
-                silent = silent and not hasattr(event, "text")
+                pass  # a beginning, or a source: neither says anything by itself
     return Chunk(data, text, usage, finish, silent, unseen=unseen)
 
 
