@@ -65,7 +65,7 @@ class Upstream:
         assert isinstance(call, Attempt), "a middleware must choose a deployment"
         tried = call.tried
         try:
-            reply = await self._answer(call, self._places[call.deployment.provider])
+            return await self._answer(call, self._places[call.deployment.provider])
         except TimedOut as error:
             if error.clock:
                 error.then = call.deployment.timeouts.then_after(error.clock)
@@ -73,8 +73,6 @@ class Upstream:
         except asyncio.CancelledError:
             tried.usage = tried.usage or estimated_usage(call, tried.chars)  # it was asked, and may count what it did
             raise
-        tried.first_chunk_s = call.clock.now() - tried.began_s
-        return reply
 
     async def _answer(self, attempt: Attempt, place: Place | LocalProvider) -> Reply:
         if not isinstance(place, Place):
@@ -97,8 +95,10 @@ class Upstream:
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
         if attempt.stream and isinstance(provider, Bridge):
-            return Reply.of(*provider.told(attempt, body))
+            return _told(tried, provider.told(attempt, body))
         whole = provider.whole(attempt, body)
+        if attempt.stream and attempt.surface != "chat":
+            raise Unreachable("the upstream gave a whole answer where a stream was asked for")
         if whole.usage is None:
             whole = replace(whole, usage=estimated_usage(attempt, len(whole.text) + whole.unseen))
         tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
@@ -214,8 +214,13 @@ def _local(attempt: Attempt, provider: LocalProvider) -> Reply:
         said = [event for chunk in provider.answer(as_chat(attempt, surface)) for event in decoder.feed(chunk)]
         writer = surface.writer(attempt)
         chunks = writer.stream(said) + writer.end() if attempt.stream else [writer.whole(said)]
+    return _told(attempt.tried, chunks)
+
+
+def _told(tried: Tried, chunks: list[Chunk]) -> Reply:
+    """Return an answer that is here already."""
     for chunk in chunks:
-        attempt.tried.usage = chunk.usage or attempt.tried.usage
+        _note(tried, chunk)
     return Reply.of(*chunks)
 
 

@@ -8,14 +8,13 @@ from msgspec import Struct
 
 from gateway.core.principal import Limits
 from gateway.middleware.limits import LimitsOptions
-from gateway.middleware.retry import RetryOptions
+from gateway.middleware.retry import JOINS, RetryOptions
 from gateway.settings import plugins
 from gateway.settings.complaints import Path, near
 from gateway.settings.document import Complaints, Node
 from gateway.settings.keys import digest_of
 from gateway.settings.schema import RouteSettings, Settings, TimeoutSettings, is_database, is_redis
 
-RESCUES = ("restart", "continue")
 MOST_CURED = 200
 """Unknown names that get a suggestion: to look for one among thousands takes milliseconds each."""
 
@@ -289,7 +288,7 @@ class _Check:
         for name, route in self._settings.models.items():
             if not self._found.whole("models", name):
                 continue
-            for field, wants in (("hedge", route.hedge is not None), ("midstream", route.midstream in RESCUES)):
+            for field, wants in (("hedge", route.hedge is not None), ("midstream", route.midstream in JOINS)):
                 if wants:
                     self._wrong(("models", name, field), "it takes a second attempt, and only one is made", cure)
 

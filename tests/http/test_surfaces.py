@@ -6,6 +6,7 @@ import re
 import openai
 import pytest
 
+from tests.dialects import whole
 from tests.http.test_dialects import KINDS, config_of
 from tests.script import Cut, Fails, Says, ScriptedUpstream, Tool
 from tests.serving import serving
@@ -144,3 +145,15 @@ async def test_tokens_are_counted_before_they_are_asked(served):
     answer = await gateway.post("/v1/messages/count_tokens", MESSAGE)
     assert answer.json()["input_tokens"] > 0 and upstream.asked == 0
     assert (await gateway.post("/v1/messages/count_tokens", {**MESSAGE, "model": "none"})).status_code == 404
+
+
+async def test_a_whole_answer_where_a_stream_was_asked_for_is_a_stream_or_the_upstreams_fault(served):
+    """Some servers do not stream: translated it is told as one; passed on it would be no stream to the client."""
+    gateway, upstream = served
+    for path, body in (("/v1/messages", MESSAGE), ("/v1/responses", RESPONSE)):
+        upstream.will(*[lambda asked: Fails(200, whole(HELLO, asked).decode())] * 3)
+        answer = await gateway.post(path, {**body, "stream": True})
+        told = "Hello there" in answer.text and answer.headers["content-type"].startswith("text/event-stream")
+        assert told or (answer.status_code == 502 and "stream" in answer.text), answer.text
+        await gateway.settle()
+        upstream.script.clear()
