@@ -3,12 +3,14 @@
 Only what other dialects can express, or must refuse. An upstream that speaks OpenAI's own gets the bytes as they came.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from gateway.core.errors import BadRequest
+
+Read = TypeVar("Read")
 
 
 class ImageURL(Struct):
@@ -181,8 +183,17 @@ def chat_request(raw: bytes) -> ChatRequest:
     Raises:
         BadRequest: a field is of the wrong type; `param` names it.
     """
+    return decoded(_request, raw)
+
+
+def decoded(decoder: msgspec.json.Decoder[Read], raw: bytes) -> Read:
+    """Read a request of any dialect for translation.
+
+    Raises:
+        BadRequest: a field is of the wrong type, which `param` names; or the body is nested too deep.
+    """
     try:
-        return _request.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise bad_field(error) from None
     except RecursionError:

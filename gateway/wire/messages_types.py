@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.core.errors import BadRequest
-from gateway.wire.chat_request import bad_field
+from gateway.wire.chat_request import decoded
 
 OURS = "llm-gateway."
 """Begins a signature, or redacted thinking, that we wrote in the name of an upstream that signs nothing, or otherwise.
@@ -142,12 +142,7 @@ def messages_request(raw: bytes) -> MessagesRequest:
     Raises:
         BadRequest: a field is of the wrong type; `param` names it.
     """
-    try:
-        return _request.decode(raw)
-    except msgspec.ValidationError as error:
-        raise bad_field(error) from None
-    except RecursionError:
-        raise BadRequest("the body is nested too deep", code="invalid_json") from None
+    return decoded(_request, raw)
 
 
 def refuse(message: str, param: str) -> NoReturn:

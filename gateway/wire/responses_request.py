@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
-from gateway.wire.chat_request import JSONSchema, bad_field
+from gateway.wire.chat_request import JSONSchema, decoded
 from gateway.wire.openai import encode
 from gateway.wire.responses_messages import Conversation
 from gateway.wire.responses_tools import Json, converted, read_tools, refuse, tool_fields
@@ -125,12 +125,7 @@ def chat_body(body: Body, earlier: Sequence[Item] | None = None) -> Body:
 
 
 def _read(raw: bytes) -> _Request:
-    try:
-        return _request.decode(raw)
-    except msgspec.ValidationError as error:
-        raise bad_field(error) from None
-    except RecursionError:
-        raise BadRequest("the body is nested too deep", code="invalid_json") from None
+    return decoded(_request, raw)
 
 
 def _is_ours(name: str) -> bool:
