@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import click
 import structlog
 import uvloop
 
-from gateway.cli.server import Server
+from gateway.cli.server import LEFTOVERS_S, Server
 from gateway.cli.startpage import start_page
 from gateway.cli.supervisor import CUT, Supervisor
 from gateway.core.shipped import shipped
@@ -102,6 +103,7 @@ async def _run(
     finally:
         for task in tasks:
             task.cancel()
+        end_within(LEFTOVERS_S)
 
 
 async def _watch(file: File, live: Live) -> None:
@@ -120,6 +122,18 @@ async def _stop_when_orphaned(server: Server) -> None:
     while os.getppid() == parent:  # noqa: ASYNC110 no event tells of a parent's death everywhere
         await asyncio.sleep(1.0)
     server.drain()
+
+
+def end_within(seconds: float) -> None:
+    """See to it that this process ends soon, whatever a task or a thread is still waiting for."""
+
+    def end() -> None:
+        log.error("at the stop, something did not end within %g s, and was left", seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def open_config(path: Path | None) -> File:

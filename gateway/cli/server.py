@@ -6,7 +6,7 @@ A stop has three parts, each with an end:
    that whoever spreads load has noticed before anybody is refused.
 2. `server.drain`: nobody new is let in (a refused connection is the one failure that every balancer asks elsewhere
    for), and what runs is finished. Who asks on a connection that was open is answered. Then what still runs is cut.
-3. `ENDINGS_S`: the calls' endings run and their records are written.
+3. `ENDINGS_S`: the calls' endings run and their records are written. Then the process ends, whatever is left.
 
 uvicorn's own stop closes idle connections at once, which resets whoever was about to ask on one.
 """
@@ -31,7 +31,9 @@ LINGER_S = 0.5
 TOLD_S = 1.0
 """How long clients whose calls were cut may take to be told."""
 ENDINGS_S = 12.0
-"""How long what must be written may take when no call runs any more; 5 s of it are the database's."""
+"""How long what must be written may take when no call runs any more; 10.5 s of it are the database's."""
+LEFTOVERS_S = 3.0
+"""How long tasks and threads, a plugin's among them, may take to end after that; then the process ends without them."""
 LOOK_EVERY_S = 0.02
 
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from gateway.cli.server import ENDINGS_S, TOLD_S
+from gateway.cli.server import ENDINGS_S, LEFTOVERS_S, TOLD_S
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live, Snapshot, read_text
 from gateway.settings.process import Process
@@ -32,7 +32,7 @@ HELD_BACK = {signal.SIGHUP, signal.SIGINT}
 second, which a terminal sends to everybody at once, they never take: the supervisor says when to stop."""
 CUT = signal.SIGUSR1
 """Tells a worker to wait for no call any more. No second SIGTERM: a service manager may send one beside ours."""
-LAST_WRITES_S = TOLD_S + ENDINGS_S + 2.0
+LAST_WRITES_S = TOLD_S + ENDINGS_S + LEFTOVERS_S + 1.0
 """What a worker takes at most when its calls' time is over."""
 RESTART_PAUSE_S = 1.0
 """Between two starts of a worker that dies at once, so that a broken machine is not kept busy by it."""

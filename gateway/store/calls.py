@@ -47,9 +47,9 @@ from gateway.store.recorder import Record, Unusable
 
 SCHEMA_VERSION = 1
 CONNECT_S = 5.0
-BUSY_S = 5.0
-"""How long SQLite waits for another process that is writing."""
-WAL_TRIES = 50
+BUSY_S = 2.0
+"""How long SQLite waits for another process that is writing: twice this, to open, is less than `LAST_TRY_S`."""
+WAL_TRIES = 20
 ANSWER_S = 10.0
 """How long opening, or writing a batch, may take in all."""
 LOCK = 0x67617465776179

@@ -15,6 +15,7 @@ state, never once a call. So this is a record to look at and to add up; money th
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,7 +40,10 @@ BATCH = 500
 LONGEST_PAUSE_S = 10.0
 """Between two attempts at a database that is gone; the first pauses are shorter."""
 DRAIN_S = 5.0
-"""At a stop, how long writing what waits may take."""
+"""At a stop, how long it is tried to write what waits."""
+LAST_TRY_S = 4.5
+"""How much longer the try that is on its way by then may take. SQLite's ends by itself, and has to: the driver, cut
+in the middle of a statement, may wait for itself for ever."""
 DRAIN_PAUSE_S = 0.2
 MOST_CHARS = 200
 """Of a text that a client or an upstream made up."""
@@ -128,7 +132,7 @@ class Recorder:
         self._wake = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
         self._opened = False
-        self._stopping = False
+        self._stop_at_s = math.inf
         self._gone = False
         self._lost = 0
 
@@ -171,11 +175,11 @@ class Recorder:
             self._writing = asyncio.ensure_future(self._keep_writing())
 
     async def close(self) -> None:
-        """Write what waits, for `DRAIN_S` at most, and disconnect."""
-        self._stopping = True
+        """Write what waits, with no new try after `DRAIN_S`, and disconnect."""
+        self._stop_at_s = asyncio.get_running_loop().time() + DRAIN_S
         self._wake.set()
         if self._writing is not None:
-            await asyncio.wait((self._writing,), timeout=DRAIN_S)
+            await asyncio.wait((self._writing,), timeout=DRAIN_S + LAST_TRY_S)
             self._writing.cancel()
             await asyncio.wait((self._writing,), timeout=1.0)
         if left := len(self._waiting):
@@ -188,13 +192,14 @@ class Recorder:
         """Write every half second, and less often while the database is gone, until told to stop."""
         pause_s = EVERY_S
         while True:
-            if await self._write_all():
-                pause_s = EVERY_S
-                if self._stopping:
+            written = await self._write_all()
+            if self._stop_at_s < math.inf:
+                if written or asyncio.get_running_loop().time() + DRAIN_PAUSE_S > self._stop_at_s:
                     return
+                await asyncio.sleep(DRAIN_PAUSE_S)
             else:
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            await self._pause(DRAIN_PAUSE_S if self._stopping else pause_s)
+                pause_s = EVERY_S if written else min(2 * pause_s, LONGEST_PAUSE_S)
+                await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

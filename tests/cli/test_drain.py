@@ -202,6 +202,41 @@ async def test_a_call_without_an_answer_is_told_too(upstream, tmp_path):
         assert await ended(gateway) == 0
 
 
+STUBBORN = """
+import asyncio
+from gateway.middleware.base import Options
+
+class Stubborn(Options, frozen=True, kw_only=True):
+    def build(self, resources):
+        async def room(call, next):
+            room.task = asyncio.ensure_future(never_end())
+            return await next(call)
+        return room
+
+async def never_end():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+async def test_a_task_that_does_not_end_does_not_keep_it(upstream, tmp_path):
+    """A plugin's task that will not be cancelled is left behind, and the log says that something was."""
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    chain = "chain: [{use: 'stubborn:Stubborn'}, {use: retry}]"
+    (tmp_path / "gateway.yaml").write_text(mock_config(upstream.url, chain))
+    with started(tmp_path) as gateway:
+        await asyncio.to_thread(gateway.until_ready, 1)
+        client = await Lean.open(gateway.url)
+        assert (await client.ask()).done
+        client.close()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert await ended(gateway) == 1
+        gateway.until_said("something did not end")
+
+
 async def test_a_database_that_is_gone_does_not_keep_it(upstream, tmp_path):
     """What cannot be recorded within a few seconds is counted as lost, and the process ends."""
     async with gateway_of(upstream, tmp_path) as gateway:
