@@ -254,13 +254,31 @@ class _Connection(asyncio.Protocol):
         first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        total = end + 4 + int(headers.get("content-length", 0))
-        while len(self._buffer) < total:
-            await self._more()
-        body = bytes(self._buffer[end + 4 : total])
-        del self._buffer[:total]
+        del self._buffer[: end + 4]
+        if headers.get("transfer-encoding") == "chunked":
+            body = await self._chunked()
+        else:
+            body = await self._taken(int(headers.get("content-length", 0)))
         path, _, query = target.partition("?")
         return Asked(method, path, query, headers, body)
+
+    async def _chunked(self) -> bytes:
+        body = b""
+        while True:
+            while (end := self._buffer.find(b"\r\n")) < 0:
+                await self._more()
+            size = int((await self._taken(end + 2))[:-2], 16)
+            piece = await self._taken(size + 2)
+            if not size:
+                return body
+            body += piece[:-2]
+
+    async def _taken(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            await self._more()
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
 
     async def _more(self) -> None:
         self._arrived.clear()

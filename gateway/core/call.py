@@ -1,9 +1,9 @@
 """A call: one request on its way inward."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from operator import attrgetter
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -22,8 +22,43 @@ FAILED_ENDING = "an ending of call %s failed"
 
 NO_SECRET = Secret()
 
-Operation = Literal["chat", "count", "models", "admin", "invalid"]
-"""`invalid`: a request that could not be read; it still passes those who log, count and authenticate."""
+Operation = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "moderations",
+    "rerank",
+    "images",
+    "audio",
+    "forward",
+    "count",
+    "models",
+    "admin",
+    "invalid",
+]
+"""`chat`: an answer is generated, on whichever surface · `forward`: a request that goes on as it came, to whom the
+configuration names for its path · `invalid`: one that could not be read; it still passes those who log, count and
+authenticate. The others are named as their paths are."""
+OF_MODELS: frozenset[Operation] = frozenset(
+    {"chat", "completions", "embeddings", "moderations", "rerank", "images", "audio"}
+)
+"""Those that ask a model, which the request names."""
+PATHS: dict[str, Operation] = {
+    "/completions": "completions",
+    "/embeddings": "embeddings",
+    "/moderations": "moderations",
+    "/rerank": "rerank",
+    "/images/generations": "images",
+    "/images/edits": "images",
+    "/images/variations": "images",
+    "/audio/speech": "audio",
+    "/audio/transcriptions": "audio",
+    "/audio/translations": "audio",
+}
+"""Below `/v1`, the paths of requests that name a model and go on as they came."""
+ASKING: frozenset[Operation] = frozenset({*OF_MODELS, "forward"})
+"""Those that ask an upstream."""
+EVERY: frozenset[Operation] = frozenset(get_args(Operation))
 Surface = Literal["chat", "messages", "responses"]
 """The dialect the client speaks. An upstream of the same dialect gets, and gives, bytes as they came."""
 
@@ -61,6 +96,57 @@ class Headers(Struct, frozen=True):
         return self.raw.get(name.encode(), b"").decode("latin-1")
 
 
+class Upload(Protocol):
+    """A request's body that goes on as it comes, and is never held as a whole."""
+
+    @property
+    def length(self) -> int | None:
+        """How long it is in bytes; `None`: nobody knows before its end."""
+        ...
+
+    @property
+    def spent(self) -> bool:
+        """It was taken further than it is kept: it cannot be sent once more."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield it from its beginning.
+
+        Raises:
+            BadRequest: the client left in the middle of it, or it is not what it has to be.
+            TooLarge: it is longer than allowed.
+        """
+        ...
+
+
+class Form(Upload, Protocol):
+    """A form whose field `model` says who is to answer."""
+
+    def to(self, model: str) -> Upload:
+        """Return the form with another `model`, and all else as it came."""
+        ...
+
+
+class Passage(Struct, frozen=True):
+    """How a request came that goes on as it came, or nearly so."""
+
+    method: str
+    path: str
+    """Below the upstream's address, beginning with a slash, percent-encoded as it came."""
+    query: str = ""
+    headers: dict[str, str] = {}
+    """Those that the upstream may see: no credential, and nothing about the connection."""
+    upload: Upload | None = None
+    """The body, where it is not in `Call.body`."""
+    form: Form | None = None
+    """The body, where it is a form that names a model."""
+
+    @property
+    def spent(self) -> bool:
+        """Its body cannot be sent once more."""
+        return any(body is not None and body.spent for body in (self.upload, self.form))
+
+
 class Call(Struct, frozen=True):
     """One request. Frozen: a middleware refines it by passing `call.but(...)` inward."""
 
@@ -85,6 +171,8 @@ class Call(Struct, frozen=True):
     """The inbound W3C `traceparent`, if it was well formed."""
     own: "Callable[[Call], Awaitable[Reply]] | None" = None
     """What the gateway itself answers, where no upstream is asked."""
+    passage: Passage | None = None
+    """How it came; `None`: its body alone says all."""
     wants_usage: bool = False
     """The client asked for a stream's usage (`stream_options.include_usage`)."""
     endings: list[Ending] = field(default_factory=list[Ending])

@@ -37,6 +37,9 @@ class Reply(Struct):
 
     first: Chunk
     rest: AsyncGenerator[Chunk, None] | None = None
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] | None = None
+    """The head that an answer brings along which goes on as it came. `None`: it is JSON, or a stream of events."""
 
     @classmethod
     def of(cls, first: Chunk, *others: Chunk) -> Self:

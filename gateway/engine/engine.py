@@ -10,7 +10,7 @@ from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 
-from gateway.core.call import Call, Operation
+from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import GatewayError, Refused, Stopped, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Outcome, Receipt
@@ -21,6 +21,9 @@ from gateway.wire.estimate import request_tokens, text_tokens
 CLIENT_LEFT = 499
 """nginx's word for a client that left before it was answered."""
 
+IN_TOKENS: frozenset[Operation] = frozenset({"chat", "completions", "embeddings"})
+"""Calls whose usage is estimated where their upstream does not say it."""
+
 NO_REPLY = "a middleware of the chain returned {}, not a Reply; does it end with `return await next(call)`?"
 
 
@@ -29,7 +32,7 @@ class Engine:
 
     Args:
         handlers: the chains.
-        last_ending: runs when everybody else's endings have, for the calls that ask for a model; it must not wait.
+        last_ending: runs when everybody else's endings have, for the calls that ask an upstream; it must not wait.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Engine:
     def begin(self, call: Call) -> None:
         """Note that a call is open, and ask for the last ending: before all others, because endings run backwards."""
         self._open += 1
-        if self._last_ending is not None and call.operation == "chat":
+        if self._last_ending is not None and call.operation in ASKING:
             call.at_end(partial(self._last_ending, call))
 
     def end(self, call: Call) -> None:
@@ -148,7 +151,7 @@ class Exchange:
             receipt.error = type(error).__name__
         if reply is None:
             receipt.status = _status(error)
-        if call.operation == "chat" and (receipt.usage is None or receipt.outcome != "finished"):
+        if call.operation in IN_TOKENS and (receipt.usage is None or receipt.outcome != "finished"):
             receipt.usage = _used(receipt) or receipt.usage  # what was said so far may be of one attempt among several
             if receipt.usage is None and reply is not None:
                 receipt.usage = estimated_usage(call, receipt.completion_chars)

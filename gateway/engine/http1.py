@@ -52,7 +52,7 @@ class NativeTransport:
             ValueError: the request is none that can be sent: a bug of the caller's.
         """
         target = target_of(request.url)
-        head, body = head_of(target, request), request.body
+        head, body = head_of(target, request), request.upload or request.body
         if self.closed:
             raise Unreachable(CLOSED)
         loop = asyncio.get_running_loop()
@@ -63,6 +63,9 @@ class NativeTransport:
             if connection is not None and await connection.ask(exchange, head, body):
                 return exchange
             exchange.stale = False
+            if request.upload is not None and request.upload.spent:
+                origin.free()
+                raise Unreachable("the upstream closed the connection, and this body cannot be sent twice")
             connection = await origin.connect(connect_s, deadline)
             await connection.ask(exchange, head, body)
         except BaseException:

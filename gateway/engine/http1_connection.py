@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from gateway.core.call import Upload
 from gateway.core.errors import Unreachable
 from gateway.engine.failures import broke_off
 from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
@@ -97,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def ask(self, exchange: Exchange, head: bytes, body: bytes) -> bool:
+    async def ask(self, exchange: Exchange, head: bytes, body: bytes | Upload) -> bool:
         """Send a request and wait for the head of its answer.
 
         Returns:
@@ -124,8 +126,11 @@ class Connection(asyncio.Protocol):
                 self.home.free()
             raise
 
-    async def _ask(self, transport: asyncio.Transport, exchange: Exchange, head: bytes, body: bytes) -> bool:
-        if len(body) <= SLICE_BYTES:
+    async def _ask(self, transport: asyncio.Transport, exchange: Exchange, head: bytes, body: bytes | Upload) -> bool:
+        if not isinstance(body, bytes):
+            transport.write(head)
+            await self._pass_on(transport, exchange, body)
+        elif len(body) <= SLICE_BYTES:
             transport.write(head + body)
         else:
             transport.write(head)
@@ -150,13 +155,28 @@ class Connection(asyncio.Protocol):
         sent = 0
         self._writing = True
         while sent < len(view):
-            if exchange.failure is not None or exchange.stale or exchange.ended or exchange.status >= 400:
+            if _is_settled(exchange):
                 return
             if self._paused:
                 await exchange.wait()
             else:
                 transport.write(view[sent : sent + SLICE_BYTES])
                 sent += SLICE_BYTES
+        self._writing = False
+
+    async def _pass_on(self, transport: asyncio.Transport, exchange: Exchange, upload: Upload) -> None:
+        """Write a body as it comes, and no faster than it is taken; an answer of refusal that comes early ends it."""
+        self._writing = True
+        whole = upload.length is not None
+        async with aclosing(upload.pieces()) as pieces:
+            async for piece in pieces:
+                while self._paused and not _is_settled(exchange):
+                    await exchange.wait()
+                if _is_settled(exchange):
+                    return
+                transport.write(piece if whole else b"%x\r\n%b\r\n" % (len(piece), piece))
+        if not whole:
+            transport.write(b"0\r\n\r\n")
         self._writing = False
 
     # ── The exchange's side ──────────────────────────────────────────────────────────────────────────────────────
@@ -341,6 +361,11 @@ class Connection(asyncio.Protocol):
 
     def _died_at_once(self) -> bool:
         return self.loop.time() - self.asked_s <= STALE_WITHIN_S
+
+
+def _is_settled(exchange: Exchange) -> bool:
+    """Tell whether the rest of a request has nothing to say any more: it failed, or was refused."""
+    return exchange.failure is not None or exchange.stale or exchange.ended or exchange.status >= 400
 
 
 _TOO_LONG = f"the head of the upstream's answer is longer than {MOST_HEAD_BYTES} bytes"

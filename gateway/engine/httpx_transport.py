@@ -17,7 +17,7 @@ from gateway.core.errors import TimedOut, Unreachable
 from gateway.engine.failures import CLOSED, broke_off, no_connection, timed_out
 from gateway.engine.http1_exchange import SILENCE
 from gateway.engine.inflate import Inflater
-from gateway.engine.outgoing import USER_AGENT, default_tls, header_lines, target_of
+from gateway.engine.outgoing import USER_AGENT, WITH_BODY, default_tls, header_lines, target_of
 from gateway.engine.transport import Deadline
 from gateway.providers.base import Request
 
@@ -277,7 +277,11 @@ def _outgoing(request: Request, connect_s: float) -> httpx.Request:
     """Return httpx's request, made without a client: cookies that an upstream sets for one caller reach no other."""
     headers = {"user-agent": USER_AGENT, "accept-encoding": "identity", **request.headers}
     timeouts = {"connect": connect_s, "read": None, "write": None, "pool": None}
-    content = request.body if request.body or request.method == "POST" else None
+    content: bytes | AsyncIterator[bytes] | None = request.body or (b"" if request.method in WITH_BODY else None)
+    if request.upload is not None:
+        content = request.upload.pieces()
+        if request.upload.length is not None:
+            headers["content-length"] = str(request.upload.length)
     return httpx.Request(
         request.method, request.url, headers=headers, content=content, extensions={"timeout": timeouts}
     )

@@ -24,6 +24,10 @@ def default_tls() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certifi.where())
 
 
+WITH_BODY = ("POST", "PUT", "PATCH")
+"""Methods that mean to send a body: without one, servers want to be told so (RFC 9110 §8.6)."""
+
+
 class Target(Struct, frozen=True):
     """Where a URL leads."""
 
@@ -62,8 +66,15 @@ def head_of(target: Target, request: Request) -> bytes:
     """
     own = ["" if name in request.headers else line for name, line in _OWN]
     lines = header_lines(request)
-    length = f"content-length: {len(request.body)}\r\n" if request.body or request.method == "POST" else ""
-    return f"{request.method}{target.head}{own[0]}{own[1]}{lines}{length}\r\n".encode("latin-1")
+    return f"{request.method}{target.head}{own[0]}{own[1]}{lines}{_length(request)}\r\n".encode("latin-1")
+
+
+def _length(request: Request) -> str:
+    """Return the line that says where the body ends; none where there is no body."""
+    length = len(request.body) if request.upload is None else request.upload.length
+    if length is None:
+        return "transfer-encoding: chunked\r\n"
+    return f"content-length: {length}\r\n" if length or request.method in WITH_BODY else ""
 
 
 _OWN = (

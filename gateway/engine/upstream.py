@@ -9,22 +9,21 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
-from math import inf
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.call import Attempt, Call, Surface
+from gateway.core.call import Attempt, Call, Operation, Surface
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
-from gateway.engine.engine import estimated_usage
-from gateway.engine.failures import timed_out
+from gateway.engine.engine import IN_TOKENS, estimated_usage
+from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
+from gateway.engine.patience import Patience
 from gateway.engine.transport import Deadline, Response, Transport
-from gateway.providers.base import CHAT_ONLY, LocalProvider, Provider, Reader, Request
+from gateway.providers.base import CHAT_ONLY, LocalProvider, Provider, Reader, Request, beside_chat
 from gateway.providers.bridge import Bridge, as_chat
 from gateway.wire.chat_events import ChatDecoder
-from gateway.wire.estimate import CHARS_A_TOKEN
 from gateway.wire.fold import unfold
 from gateway.wire.openai import usage_event
 from gateway.wire.surfaces import SURFACES
@@ -33,8 +32,6 @@ MOST_ANSWER_BYTES = 256 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
 DRAIN_S = 0.25
 """How long the end of a finished stream's body is waited for, off the client's path, to keep the connection."""
-LAST_WORDS_S = 1.0
-"""How long, when an answer is complete, its usage and `[DONE]` are waited for: some servers never say them."""
 REFUSAL_S = 5.0
 """How long the reason of an error is waited for."""
 
@@ -47,6 +44,8 @@ class Place(Struct, frozen=True):
     traceparent: bool = False
     surfaces: frozenset[Surface] = CHAT_ONLY
     """Those of its clients whose bytes it passes on."""
+    beside_chat: Mapping[Operation, Provider] = {}
+    """Who translates what it does besides generating answers."""
 
 
 class Upstream:
@@ -71,7 +70,8 @@ class Upstream:
                 error.then = call.deployment.timeouts.then_after(error.clock)
             raise
         except asyncio.CancelledError:
-            tried.usage = tried.usage or estimated_usage(call, tried.chars)  # it was asked, and may count what it did
+            if call.operation in IN_TOKENS:  # it was asked, and may count what it did
+                tried.usage = tried.usage or estimated_usage(call, tried.chars)
             raise
 
     async def _answer(self, attempt: Attempt, place: Place | LocalProvider) -> Reply:
@@ -89,17 +89,21 @@ class Upstream:
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
         patience.has_head()
+        if attempt.operation == "forward":
+            return await passed_on(lent, patience)
         if response.status >= 300:
             raise await _refusal(provider, response, patience.deadline)
+        if attempt.operation != "chat" and not attempt.stream and is_no_text(response.headers.get("content-type", "")):
+            return await passed_on(lent, patience)
         if attempt.stream and _is_stream(response.headers.get("content-type", "")):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
         if attempt.stream and isinstance(provider, Bridge):
             return _told(tried, provider.told(attempt, body))
         whole = provider.whole(attempt, body)
-        if attempt.stream and attempt.surface != "chat":
+        if attempt.stream and (attempt.surface != "chat" or attempt.operation != "chat"):
             raise Unreachable("the upstream gave a whole answer where a stream was asked for")
-        if whole.usage is None:
+        if whole.usage is None and attempt.operation in IN_TOKENS:
             whole = replace(whole, usage=estimated_usage(attempt, len(whole.text) + whole.unseen))
         tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
         return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
@@ -114,92 +118,22 @@ class Upstream:
         task.add_done_callback(self._draining.discard)
 
 
-class Lent(Struct):
-    """An upstream's answer, lent to an attempt until it is over."""
-
-    response: Response
-    finished: bool = False
-    """It said that it is done; what is left of its body says nothing."""
-
-
-class Patience:
-    """The clocks of one attempt, and which of them runs next. See `Timeouts`.
-
-    What an answer may fall behind its pace is a credit of time: waiting spends it, tokens earn it. Neither it nor
-    `idle` runs while the answer's reader is the one who is slow.
-    """
-
-    __slots__ = ("_credit_s", "_first_at_s", "_heard_at_s", "_loop", "_timeouts", "_total_at_s", "deadline")
-
-    def __init__(self, attempt: Attempt) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._timeouts = timeouts = attempt.deployment.timeouts
-        now_s = self._loop.time()
-        self._total_at_s = now_s + attempt.deadline_s - attempt.clock.now()
-        self._first_at_s = now_s + timeouts.first_token_s if attempt.stream else inf
-        self._credit_s = timeouts.idle_s
-        self._heard_at_s = inf
-        self.deadline = Deadline(*self._next())
-        self._sooner(now_s + timeouts.headers_s, "headers")
-
-    def has_head(self) -> None:
-        """Know that the head is here."""
-        self.deadline.at_s, self.deadline.clock = self._next()
-
-    def pause(self) -> None:
-        """Stop the clocks of silence: something came, and its reader is next."""
-        if self._heard_at_s != inf:
-            now_s = self._loop.time()
-            self._credit_s -= now_s - self._heard_at_s
-            self._heard_at_s = now_s
-
-    def resume(self) -> None:
-        """Wait on where it was stopped, for nothing of content came."""
-        if self._heard_at_s != inf:
-            now_s = self._loop.time()
-            self.deadline.at_s += now_s - self._heard_at_s
-            self._heard_at_s = now_s
-            self._sooner(self._total_at_s, "total")
-
-    def check(self) -> None:
-        """Look at the clock behind a piece without content: where one follows the other, no wait would be too long.
-
-        Raises:
-            TimedOut: it has passed.
-        """
-        if self._loop.time() >= self.deadline.at_s:
-            raise timed_out(self.deadline.clock)
-
-    def heard(self, chars: int) -> None:
-        """Wait on, now that a piece of content came, of so many characters."""
-        timeouts, deadline, now_s = self._timeouts, self.deadline, self._loop.time()
-        deadline.at_s, deadline.clock = now_s + timeouts.idle_s, "idle"
-        self._heard_at_s = now_s
-        if timeouts.tokens_per_s:
-            earned_s = chars / CHARS_A_TOKEN / timeouts.tokens_per_s
-            self._credit_s = min(timeouts.idle_s, self._credit_s + earned_s)
-            self._sooner(now_s + self._credit_s, "throughput")
-        self._sooner(self._total_at_s, "total")
-
-    def for_last_words(self) -> None:
-        """Know that the answer is complete: what may still follow is not worth waiting for."""
-        self._sooner(self._loop.time() + LAST_WORDS_S, "idle")
-
-    def _next(self) -> tuple[float, str]:
-        return min((self._first_at_s, "first_token"), (self._total_at_s, "total"))
-
-    def _sooner(self, at_s: float, clock: str) -> None:
-        if at_s < self.deadline.at_s:
-            self.deadline.at_s, self.deadline.clock = at_s, clock
-
-
 def _is_stream(content_type: str) -> bool:
     """Tell a stream from a whole answer, which some upstreams give though they were asked for a stream."""
     return "json" not in content_type or "ndjson" in content_type
 
 
 def _provider(attempt: Attempt, place: Place) -> Provider:
-    """Return who translates for this attempt."""
+    """Return who translates for this attempt.
+
+    Raises:
+        BadRequest: the provider generates answers, and nothing else.
+    """
+    if attempt.operation != "chat":
+        provider = place.beside_chat.get(attempt.operation)
+        if provider is None:
+            raise lacking(attempt)
+        return provider
     if attempt.surface in place.surfaces:
         return place.provider
     return Bridge(place.provider, SURFACES[attempt.surface], attempt, partial(estimated_usage, attempt))
@@ -207,7 +141,12 @@ def _provider(attempt: Attempt, place: Place) -> Provider:
 
 def _local(attempt: Attempt, provider: LocalProvider) -> Reply:
     """Return the answer of a provider that needs no upstream."""
-    if attempt.surface == "chat":
+    if attempt.operation != "chat":
+        doer = beside_chat(provider).get(attempt.operation)
+        if doer is None:
+            raise lacking(attempt)
+        chunks = doer.answer(attempt)
+    elif attempt.surface == "chat":
         chunks = provider.answer(attempt)
     else:
         surface, decoder = SURFACES[attempt.surface], ChatDecoder()
@@ -313,12 +252,12 @@ async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patien
             _note(tried, chunk)
             yield chunk
         lent.finished = True
-        if tried.usage is None and attempt.surface == "chat":
+        if tried.usage is None and attempt.surface == attempt.operation == "chat":
             usage = tried.usage = estimated_usage(attempt, tried.chars)
             data = usage_event(f"chatcmpl-{attempt.id}", int(attempt.clock.wall()), attempt.model, usage)
             yield Chunk(data, usage=usage, usage_only=True)
     finally:
-        if tried.usage is None and tried.chars:
+        if tried.usage is None and tried.chars and attempt.operation in IN_TOKENS:
             tried.usage = estimated_usage(attempt, tried.chars)
 
 

@@ -12,6 +12,7 @@ from gateway.wire.openai import error_body
 RawHeaders = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
 STREAM: RawHeaders = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -42,7 +43,7 @@ def error_headers(error: GatewayError) -> RawHeaders:
     if not error.retry_helps or error.retry_after_s is None:
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, TooLarge | Unauthorized):
-        headers.append((b"connection", b"close"))  # or what is left of the body would still be taken in
+        headers.append(CLOSE)  # or what is left of the body would still be taken in
     if isinstance(error, WrongMethod):
         headers.append((b"allow", error.allowed.encode()))
     return headers

@@ -1,6 +1,7 @@
 """The Litestar app: which URL leads where."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from litestar import Litestar, Request, Response, asgi
@@ -9,9 +10,10 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router  # pyright: ignore[reportUnknownVariableType]
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
+from gateway.core.call import PATHS
 from gateway.core.errors import GatewayError
 from gateway.http.admin import ReloadReader
 from gateway.http.admission import Admission, Admitted
@@ -21,6 +23,7 @@ from gateway.http.edge import Edge, is_no_news
 from gateway.http.health import health, info, metrics, ready, welcome
 from gateway.http.health import live as alive
 from gateway.http.observed import Observed
+from gateway.http.operations import ForwardReader, OperationReader
 from gateway.http.requests import CHAT, MESSAGES, RESPONSES, CallReader, GenerationReader, read_count, read_models
 from gateway.settings.live import Live
 
@@ -40,7 +43,12 @@ def make_app(live: Live) -> ASGIApp:
             call_route(live, GenerationReader(MESSAGES), "/v1/messages", admission=admission),
             call_route(live, GenerationReader(RESPONSES), "/v1/responses", admission=admission),
             call_route(live, read_count, "/v1/messages/count_tokens"),
-            call_route(live, read_models, "/v1/models", and_below=True),
+            *[
+                call_route(live, OperationReader(operation, path), f"/v1{path}", admission=admission)
+                for path, operation in PATHS.items()
+            ],
+            asgi("/v1", is_mount=True, copy_scope=False)(under_v1(live, admission).__call__),
+            call_route(live, ForwardReader("proxy"), "/proxy", and_below=True, admission=admission),
             call_route(live, ReloadReader(live), "/admin/reload"),
             *(welcome, health, ready, alive, metrics, info),
             *(swagger, redoc, openapi_json),
@@ -75,6 +83,38 @@ def call_route(
     edge = Edge(live, reader)
     app = edge if admission is None else Admitted(edge, admission)
     return asgi(path, is_mount=and_below, copy_scope=False)(app.__call__)
+
+
+def under_v1(live: Live, admission: Admission) -> "Branches":
+    """Return who answers what has no route of its own under `/v1`."""
+    forward = Admitted(Edge(live, ForwardReader("v1")), admission)
+    return Branches("/v1", {"models": Edge(live, read_models)}, forward)
+
+
+class Branches:
+    """Leads a request below a mount to whom the next part of its path names: Litestar mounts nothing below a mount.
+
+    Args:
+        mount: the path of the mount.
+        named: who answers, by that part; each sees what is left of the path, as below a mount of its own.
+        otherwise: who answers for all others.
+    """
+
+    def __init__(self, mount: str, named: Mapping[str, ASGIApp], otherwise: ASGIApp) -> None:
+        self._mount = mount
+        self._named = named
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        _, _, below = scope["path"].partition("/")
+        name, slash, rest = below.partition("/")
+        app = self._named.get(name)
+        if app is None:
+            await self._otherwise(scope, receive, send)
+            return
+        scope["path"], scope["path_template"] = slash + rest, f"{self._mount}/{name}"
+        await app(scope, receive, send)
 
 
 def refuse(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:

@@ -16,6 +16,7 @@ from gateway.core.call import Call
 from gateway.core.errors import GatewayError, Stopped
 from gateway.core.reply import Chunk, Reply
 from gateway.http.answers import (
+    CLOSE,
     JSON,
     STREAM,
     RawHeaders,
@@ -27,6 +28,7 @@ from gateway.http.answers import (
     head,
 )
 from gateway.http.requests import CallReader
+from gateway.http.uploads import Incoming
 from gateway.settings.build import Gateway
 from gateway.settings.live import Live
 from gateway.wire.surfaces import SURFACES
@@ -104,6 +106,8 @@ class Answer:
         if self._surface.id_header:
             call.receipt.headers[self._surface.id_header] = call.id
         self._alarm = alarm
+        upload = call.passage.upload if call.passage is not None else None
+        self._incoming = upload if isinstance(upload, Incoming) else None
         self._finishes = call.route is not None and call.route.client_leaves == "finish"
         self._begun = False
         self._over = False
@@ -116,6 +120,8 @@ class Answer:
 
     async def watch(self, receive: Receive, answering: "asyncio.Task[Any] | None") -> None:
         """When the client leaves, cancel `answering`, unless its route wants the answer to be read to its end."""
+        if self._incoming is not None:
+            await self._incoming.ended.wait()  # until then, who passes it on hears of it
         while (await receive())["type"] != "http.disconnect":
             pass
         if not self._over and answering is not None:
@@ -140,7 +146,10 @@ class Answer:
     async def _reply(self) -> None:
         call = self._call
         async with self._gateway.engine.open(call, is_left=lambda: self.is_unwanted) as reply:
-            await (self._stream(reply) if call.stream else self._whole(reply))
+            if reply.headers is not None:
+                await self._passed_on(reply, reply.headers)
+            else:
+                await (self._stream(reply) if call.stream else self._whole(reply))
             if self._left:
                 call.receipt.outcome = "abandoned"
 
@@ -151,6 +160,17 @@ class Answer:
         await self._head(200, [JSON, length, cost_header(self._call.receipt, later=False)])
         await self._send(body(data))
 
+    async def _passed_on(self, reply: Reply, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Send an answer as it comes, whatever it is."""
+        await self._head(reply.status, [*headers, cost_header(self._call.receipt, later=reply.rest is not None)])
+        await self._send(body(reply.first.data, more=reply.rest is not None))
+        if reply.rest is not None:
+            async for chunk in reply.rest:
+                await self._send(body(chunk.data, more=True))
+            self._over = True
+            await self._send(body(b""))
+        self._over = True
+
     async def _stream(self, reply: Reply) -> None:
         receipt = self._call.receipt
         await self._head(200, [*STREAM, cost_header(receipt, later=receipt.cache != "hit")])
@@ -159,7 +179,8 @@ class Answer:
             async for chunk in reply.rest:
                 await self._chunk(chunk)
         self._over = True
-        await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + self._surface.done))
+        done = self._surface.done if self._call.operation in ("chat", "completions") else b""
+        await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + done))
 
     async def _chunk(self, chunk: Chunk) -> None:
         if not chunk.usage_only or self._call.wants_usage:
@@ -187,7 +208,10 @@ class Answer:
         receipt = self._call.receipt
         receipt.status = status
         now_s = self._call.clock.now()
-        await self._send(head(status, [*headers, *call_headers(receipt, self._gateway.config_id, now_s)]))
+        said = [*headers, *call_headers(receipt, self._gateway.config_id, now_s)]
+        if self._incoming is not None and not self._incoming.ended.is_set() and CLOSE not in said:
+            said.append(CLOSE)  # or what is left of the request's body would still be taken in
+        await self._send(head(status, said))
 
 
 def new_id() -> str:

@@ -15,13 +15,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
 from gateway.core.receipt import Receipt
-from gateway.http.answers import RawHeaders, call_headers, cost_header
+from gateway.http.answers import CLOSE, RawHeaders, call_headers, cost_header
 from gateway.http.edge import new_id
 from gateway.settings.live import Live
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-CLOSE = (b"connection", b"close")
-"""Before a stop every answer says so: a client that connects anew is led elsewhere."""
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 REQUESTS = Counter("http_requests", "HTTP requests.", ["method", "path", "status"])
@@ -53,6 +51,7 @@ class Observed:
                 status = message["status"]
                 if not any(name == b"x-request-id" for name, _ in message["headers"]):
                     message["headers"] = [*message["headers"], *self._headers(began_s)]
+                # Before a stop every answer says so: a client that connects anew is led elsewhere.
                 if self._live.draining and CLOSE not in message["headers"]:
                     message["headers"] = [*message["headers"], CLOSE]
             await send(message)

@@ -5,13 +5,14 @@ any other, and then told what is wrong with it.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 from litestar.types import HTTPScope, Receive
 from msgspec import Raw, Struct
 
-from gateway.core.call import Body, Call, Headers, Operation, Surface
+from gateway.core.call import OF_MODELS, Body, Call, Headers, Operation, Surface
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
@@ -24,6 +25,7 @@ from gateway.core.errors import (
 )
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
+from gateway.core.route import Route
 from gateway.core.secret import Secret
 from gateway.settings.build import Gateway
 from gateway.wire.chat_request import StreamOptions
@@ -89,9 +91,9 @@ class GenerationReader:
         headers, shape = Headers(dict(scope["headers"])), self._shape
         try:
             require_method(scope, "POST")
-            _require_same_origin(gateway, headers)
-            _require_key_for_much(gateway, headers)
-            body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
+            require_same_origin(gateway, headers)
+            require_key_for_much(gateway, headers)
+            body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
             return _generation(gateway, headers, body, id, shape)
         except GatewayError as error:
             return invalid_call(gateway, headers, id, error).but(surface=shape.surface)
@@ -102,9 +104,9 @@ async def read_count(gateway: Gateway, scope: HTTPScope, receive: Receive, id: s
     headers = Headers(dict(scope["headers"]))
     try:
         require_method(scope, "POST")
-        _require_same_origin(gateway, headers)
-        _require_key_for_much(gateway, headers)
-        body = _body_of(await _bytes_of(headers, receive, gateway.server.max_body))
+        require_same_origin(gateway, headers)
+        require_key_for_much(gateway, headers)
+        body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
         asked = _generation(gateway, headers, body, id, MESSAGES)
     except GatewayError as error:
         return invalid_call(gateway, headers, id, error).but(surface="messages")
@@ -131,7 +133,7 @@ async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: 
     return new_call(gateway, headers, Body(), id, "models", model).but(own=gateway.listing)
 
 
-def _require_same_origin(gateway: Gateway, headers: Headers) -> None:
+def require_same_origin(gateway: Gateway, headers: Headers) -> None:
     """Refuse what a page of another site has a browser send, where no key is asked for: it would spend ours.
 
     Raises:
@@ -142,13 +144,23 @@ def _require_same_origin(gateway: Gateway, headers: Headers) -> None:
         raise Forbidden("without keys, pages of other sites may not ask; turn on `auth`")
 
 
-def _require_key_for_much(gateway: Gateway, headers: Headers) -> None:
+def require_key_for_much(gateway: Gateway, headers: Headers) -> None:
     """Refuse a large body of someone who will be turned away, before it is read; `auth` says the rest.
 
     Raises:
         Unauthorized: keys are asked for, and this is none.
     """
-    if not gateway.has_auth or not has_large_body(headers):
+    if has_large_body(headers):
+        require_key(gateway, headers)
+
+
+def require_key(gateway: Gateway, headers: Headers) -> None:
+    """Refuse someone who will be turned away, before anything is read; `auth` says the rest.
+
+    Raises:
+        Unauthorized: keys are asked for, and this is none.
+    """
+    if not gateway.has_auth:
         return
     credential = credential_of(headers).reveal()
     if credential.count(".") != 2 and (not credential or gateway.resources.keys.find(credential) is None):
@@ -182,26 +194,54 @@ def invalid_call(gateway: Gateway, headers: Headers, id: str, fault: GatewayErro
 
 def _generation(gateway: Gateway, headers: Headers, body: Body, id: str, shape: Shape) -> Call:
     fields = body.fields
-    model = _field(fields, "model", _text)
-    if model is None:
+    model = named(field_of(fields, "model", _text))
+    stream = bool(field_of(fields, "stream", _flag))
+    asks_usage = asks_for_usage(fields)
+    check_counts(fields, shape.counts)
+    _check_content(fields.get(shape.content), shape)
+    call = new_call(gateway, headers, body, id, "chat", model)
+    # The other surfaces have no way not to ask for the usage.
+    wants_usage = shape.surface != "chat" or asks_usage
+    return call.but(surface=shape.surface, stream=stream, wants_usage=wants_usage)
+
+
+def named(model: str | None) -> str:
+    """Return the name of the model that should answer.
+
+    Raises:
+        BadRequest: there is none, or it is too long for one.
+    """
+    if not model:
         raise BadRequest("say which `model` should answer", param="model", code="missing_required_parameter")
     if len(model) > MOST_MODEL_CHARS:
         problem = f"model: a name of at most {MOST_MODEL_CHARS} characters is expected"
         raise BadRequest(problem, param="model", code="string_above_max_length")
-    stream = bool(_field(fields, "stream", _flag))
-    options = _field(fields, "stream_options", _stream_options)
-    for name in shape.counts:
-        count = _field(fields, name, _count)
+    return model
+
+
+def asks_for_usage(fields: dict[str, Raw]) -> bool:
+    """Tell whether a stream's usage is asked for.
+
+    Raises:
+        BadRequest: `stream_options` are not what they should be.
+    """
+    options = field_of(fields, "stream_options", _stream_options)
+    return options is not None and bool(options.include_usage)
+
+
+def check_counts(fields: dict[str, Raw], names: Iterable[str]) -> None:
+    """Refuse a bound that bounds nothing.
+
+    Raises:
+        BadRequest: a field is no number, or less than one.
+    """
+    for name in names:
+        count = field_of(fields, name, _count)
         if count is not None and count < 1:
             raise BadRequest(f"{name}: expected at least 1", param=name, code="integer_below_min_value")
-    _check_content(fields.get(shape.content), shape)
-    call = new_call(gateway, headers, body, id, "chat", model)
-    # The other surfaces have no way not to ask for the usage.
-    wants_usage = shape.surface != "chat" or (options is not None and bool(options.include_usage))
-    return call.but(surface=shape.surface, stream=stream, wants_usage=wants_usage)
 
 
-def _field(fields: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+def field_of(fields: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
     """Return one field, or `None` when it is absent.
 
     Raises:
@@ -218,10 +258,20 @@ def _field(fields: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[T]) 
         raise BadRequest(f"{param}: {problem[0].lower()}{problem[1:]}", param=param, code="invalid_type") from None
 
 
-def new_call(gateway: Gateway, headers: Headers, body: Body, id: str, operation: Operation, model: str) -> Call:
-    """Return a call with everything that the headers say."""
+def new_call(
+    gateway: Gateway,
+    headers: Headers,
+    body: Body,
+    id: str,
+    operation: Operation,
+    model: str,
+    *,
+    route: Route | None = None,
+) -> Call:
+    """Return a call with everything that the headers say; `route`: where it leads, if `model` is not what says it."""
     now = gateway.clock.now()
-    route = gateway.routes.find(model) if operation == "chat" else None
+    if route is None and operation in OF_MODELS:
+        route = gateway.routes.find(model)
     receipt = Receipt(id, model, route.name if route else "", began_s=now)
     total_s = route.timeouts.total_s if route else 60.0
     trace = headers.get("traceparent")
@@ -242,7 +292,7 @@ def new_call(gateway: Gateway, headers: Headers, body: Body, id: str, operation:
     )
 
 
-async def _bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
+async def bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
     """Return the request's body.
 
     Raises:
@@ -267,7 +317,7 @@ async def _bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _body_of(raw: bytes) -> Body:
+def body_of(raw: bytes) -> Body:
     """Return a JSON object's top-level fields, values untouched; of a repeated one the last, upstream too."""
     try:
         raw.decode()  # or some field would turn out not to be text when it is read

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
-from gateway.core.call import Call, Operation
+from gateway.core.call import ASKING, EVERY, Call, Operation
 from gateway.core.errors import Forbidden, Unauthorized
 from gateway.core.middleware import Handler
 from gateway.core.principal import Principal
@@ -17,7 +17,7 @@ from gateway.middleware.jwt_options import JwtOptions
 class AuthOptions(Options, frozen=True, kw_only=True):
     """Who is let in: the owners of the virtual keys under `keys:`, and those whose tokens can be believed."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "count", "models", "admin", "invalid"})
+    operations: ClassVar[frozenset[Operation]] = EVERY
     inside: ClassVar[Mapping[str, str]] = {
         "log": "those who are turned away are logged too",
         "metrics": "those who are turned away are counted too",
@@ -77,7 +77,7 @@ class Auth:
             call.receipt.headers["www-authenticate"] = "Bearer"  # RFC 9110 §15.5.2: a 401 has to say how
             raise
         call.receipt.principal = principal
-        if call.operation in ("chat", "count") and not principal.may_use(call.model):
+        if (call.operation in ASKING or call.operation == "count") and not principal.may_use(call.model):
             raise Forbidden(_not_allowed(principal, call.model), param="model", code="model_not_allowed")
         return await next(call.but(principal=principal))
 

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.core.call import Call
+from gateway.core.call import Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
@@ -27,6 +27,8 @@ from gateway.wire.fold import fold, unfold
 
 Scope = Literal["key", "team", "everyone"]
 
+CACHED: frozenset[Operation] = frozenset({"chat", "embeddings", "moderations", "rerank"})
+"""Calls whose answers are the same each time, or near enough, and are no files."""
 FORM = b"1"
 """Changes with what is kept, so that an older version's entries are not found by a newer."""
 SAME_ANSWER = frozenset(
@@ -54,6 +56,7 @@ log = logging.getLogger("gateway")
 class CacheOptions(Options, frozen=True, kw_only=True):
     """Keeps answers in Redis where `redis:` is set, and else in this process's memory."""
 
+    operations: ClassVar[frozenset[Operation]] = CACHED
     inside: ClassVar[Mapping[str, str]] = {
         "auth": "an answer is kept for whoever paid for it, and only auth knows who that is",
         "limits": "an answer from the cache is a call too: it must not be free to repeat without end",
@@ -153,7 +156,7 @@ class Cache:
 
     def _keep(self, key: str, call: Call, reply: Reply) -> None:
         """Have the answer kept when it is complete."""
-        gathered = Gathered(self._max_answer)
+        gathered = Gathered(self._max_answer, has_reason=call.operation == "chat")
         reply.map(gathered.add)
 
         async def store(receipt: Receipt) -> None:
@@ -172,8 +175,10 @@ class Cache:
 class Gathered:
     """The chunks of an answer as they pass, until they are more than is kept."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, *, has_reason: bool) -> None:
         self._left = most_bytes
+        self._has_reason = has_reason
+        """The answer says why it ends."""
         self._chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk) -> Chunk:
@@ -187,6 +192,8 @@ class Gathered:
 
     def complete(self) -> list[Piece]:
         """Return the answer, or nothing if it is not one to give again."""
+        if not self._has_reason:
+            return [Piece(**msgspec.structs.asdict(chunk)) for chunk in self._chunks]
         reasons = {chunk.finish_reason for chunk in self._chunks if chunk.finish_reason}
         if not reasons or not reasons <= WHOLE or any(chunk.skipped for chunk in self._chunks):
             return []

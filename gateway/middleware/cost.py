@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
-from gateway.core.call import Call
+from gateway.core.call import OF_MODELS, Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
@@ -16,6 +16,7 @@ from gateway.middleware.base import Options
 class CostOptions(Options, frozen=True, kw_only=True):
     """Nothing to choose: prices are a matter of `config/prices.yaml` and of each deployment's `price:`."""
 
+    operations: ClassVar[frozenset[Operation]] = OF_MODELS
     inside: ClassVar[Mapping[str, str]] = {
         "log": "a call's line says what it cost, so it is written when that is known",
         "metrics": "what a call cost is counted when it is known",

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 
-from gateway.core.call import Call
+from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import LimitReached
 from gateway.core.middleware import Handler
 from gateway.core.principal import Limits as Allowed
@@ -30,6 +30,7 @@ MOST_PLANS = 10_000
 class LimitsOptions(Options, frozen=True, kw_only=True):
     """Limits beside those that `keys:` gives to single keys. What is left out is not limited."""
 
+    operations: ClassVar[frozenset[Operation]] = ASKING
     inside: ClassVar[Mapping[str, str]] = {"auth": "limits count by key, and only auth knows whose call it is"}
 
     each_key: Allowed = Allowed()
@@ -127,7 +128,9 @@ class Limits:
         """
         fields = call.body.fields
         prompt = request_tokens(fields)
-        wanted = prompt + _completion_tokens(call, self._options.completion_estimate)
+        wanted = prompt
+        if call.operation in ("chat", "completions"):
+            wanted += _completion_tokens(call, self._options.completion_estimate)
         return tuple((meter, max(prompt, min(wanted, meter.limit))) for meter in plan.tokens)
 
     def _plan(self, call: Call) -> Plan:

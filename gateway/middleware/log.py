@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 import msgspec
 import structlog
 
-from gateway.core.call import Call, Operation
+from gateway.core.call import EVERY, Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt, Tried
 from gateway.core.reply import Reply
@@ -23,7 +23,7 @@ from gateway.middleware.base import Options
 class LogOptions(Options, frozen=True, kw_only=True):
     """How calls are logged."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "count", "models", "admin", "invalid"})
+    operations: ClassVar[frozenset[Operation]] = EVERY
     inside: ClassVar[Mapping[str, str]] = {}
 
     format: Literal["auto", "json", "console"] = "auto"

@@ -9,12 +9,12 @@ are added up (`PROMETHEUS_MULTIPROC_DIR`).
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import ClassVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from gateway.core.call import Call, Operation
+from gateway.core.call import ASKING, Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
@@ -41,6 +41,8 @@ SKIPPED = Counter("gateway_skipped_events", "Events of streams that could not be
 RESCUES = Counter("gateway_rescues", "Streams that broke and were gone on with, by how.", ["how"])
 
 GENAI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+GENAI_NAMES: dict[Operation, str] = {"completions": "text_completion", "invalid": "chat"}
+"""What OpenTelemetry's conventions call an operation, where it is not our own word."""
 TOKEN_USAGE = Histogram("gen_ai_client_token_usage", "Tokens a call.", [*GENAI, "gen_ai_token_type"], buckets=TOKENS)
 DURATION = Histogram("gen_ai_client_operation_duration", "Seconds, from call to end.", GENAI, buckets=SECONDS)
 FIRST_TOKEN = Histogram(
@@ -51,7 +53,7 @@ FIRST_TOKEN = Histogram(
 class MetricsOptions(Options, frozen=True, kw_only=True):
     """Counts calls for `/metrics`. It has no options."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({"chat", "invalid"})
+    operations: ClassVar[frozenset[Operation]] = frozenset({*ASKING, "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}
 
     def build(self, resources: Resources) -> "Metrics":
@@ -64,16 +66,16 @@ class Metrics:
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Ask for the count at the call's end."""
-        call.at_end(_count)
+        call.at_end(partial(_count, call.operation))
         if call.stream:
             STREAMS.inc()
             call.at_end(lambda _: STREAMS.dec())
         return await next(call)
 
 
-def _count(receipt: Receipt) -> None:
+def _count(operation: Operation, receipt: Receipt) -> None:
     tried = receipt.answered_by
-    family = _family(receipt.route or "unknown", tried.provider if tried else "none")
+    family = _family(receipt.route or "unknown", tried.provider if tried else "none", operation)
     family.outcome(receipt.outcome).inc()
     family.duration.observe(receipt.total_s)
     if receipt.first_chunk_s is not None:
@@ -93,12 +95,12 @@ def _count(receipt: Receipt) -> None:
 
 
 class _Family:
-    """Every child of one route and provider, bound."""
+    """Every child of one route, provider and operation, bound."""
 
-    def __init__(self, route: str, provider: str) -> None:
+    def __init__(self, route: str, provider: str, operation: Operation) -> None:
         self._who = (route, provider)
         self._outcomes: dict[str, Counter] = {}
-        genai = ("chat", provider, route)
+        genai = (GENAI_NAMES.get(operation, operation), provider, route)
         self.duration = DURATION.labels(*genai)
         self.first_token = FIRST_TOKEN.labels(*genai)
         self._input = TOKEN_USAGE.labels(*genai, "input")
@@ -131,8 +133,8 @@ class _Family:
 
 
 @lru_cache(10_000)
-def _family(route: str, provider: str) -> _Family:
-    return _Family(route, provider)
+def _family(route: str, provider: str, operation: Operation) -> _Family:
+    return _Family(route, provider, operation)
 
 
 @lru_cache(1_000)

@@ -14,7 +14,7 @@ from msgspec import Meta
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.wait import wait_base, wait_exponential_jitter
 
-from gateway.core.call import Call
+from gateway.core.call import OF_MODELS, Call, Operation
 from gateway.core.errors import UnknownModel, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Why
@@ -39,6 +39,7 @@ HEDGE_FLOOR = 1
 class RetryOptions(Options, frozen=True, kw_only=True):
     """How often and how patiently to try."""
 
+    operations: ClassVar[frozenset[Operation]] = OF_MODELS
     inside: ClassVar[Mapping[str, str]] = {
         "cost": "a call is priced once, whichever attempt answered it",
         "cache": "an answer from the cache needs no attempt",
@@ -104,9 +105,9 @@ class Retry:
                 begun = await self._hedged(call, route.hedge, tries, place, ask)
             else:
                 begun = await ask(call, place, why)
-            if isinstance(begun, Begun) and route.midstream == "buffer":
+            if isinstance(begun, Begun) and route.midstream == "buffer" and call.operation == "chat":
                 begun = await hold(begun, tries)
-        if begun.reply.rest is not None and call.surface == "chat" and route.midstream in JOINS:
+        if begun.reply.rest is not None and call.surface == call.operation == "chat" and route.midstream in JOINS:
             prefill = self._resources.candidates.prefill
             return Reply(begun.reply.first, rescued(call, begun, tries, ask=ask, prefill=prefill))
         return begun.reply
@@ -129,6 +130,8 @@ class Retry:
         except UpstreamFailed as error:
             tried.wasted = True
             tries.failed(place, error)
+            if call.passage is not None and call.passage.spent:
+                raise  # its body has gone, and cannot be sent once more
             return error
         return Begun(place, attempt, reply)
 

@@ -65,9 +65,10 @@ class Azure(OpenAI):
         super().__init__(row, f"{resource}/openai", headers)
         self._version = version
 
-    def url(self, attempt: Attempt) -> str:
-        """Return the deployment's address, or the one of all where the body says which."""
+    def at(self, attempt: Attempt, path: str) -> str:
+        """Return the URL of `path` at the deployment; at the resource, where the body says which, or none is meant."""
         if not self._version:
-            return f"{self._base_url}/v1/chat/completions"
+            return f"{self._base_url}/v1{path}"
         deployment = quote(attempt.deployment.model, safe="")
-        return f"{self._base_url}/deployments/{deployment}/chat/completions?api-version={self._version}"
+        where = f"/deployments/{deployment}" if deployment else ""
+        return f"{self._base_url}{where}{path}?api-version={self._version}"

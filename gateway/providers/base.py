@@ -1,10 +1,11 @@
 """What a provider is: a translator of one dialect that never opens a socket."""
 
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
-from gateway.core.call import Attempt, Surface
+from gateway.core.call import Attempt, Operation, Surface, Upload
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
@@ -19,6 +20,8 @@ class Request(Struct, frozen=True):
     headers: dict[str, str]
     """Lower-case names. `host`, `content-length`, `user-agent` and `traceparent` are added on the way out."""
     method: str = "POST"
+    upload: Upload | None = None
+    """The body, where it is passed on as it comes; `body` is empty then."""
 
 
 class Reader(Protocol):
@@ -79,6 +82,7 @@ class Provider(Protocol):
         ...
 
 
+AProvider = TypeVar("AProvider", "Provider", "LocalProvider")
 CHAT_ONLY: frozenset[Surface] = frozenset({"chat"})
 
 
@@ -88,6 +92,14 @@ def speaks(provider: Provider) -> frozenset[Surface]:
     A client of another surface is answered too: what it asks is translated (`bridge`).
     """
     return getattr(provider, "surfaces", CHAT_ONLY)
+
+
+def beside_chat(provider: AProvider) -> Mapping[Operation, AProvider]:
+    """Return who does what a provider does besides generating answers: its `beside_chat`; nobody if it has none.
+
+    Each is a provider for one operation. `forward` is that of whatever goes on as it came.
+    """
+    return getattr(provider, "beside_chat", {})
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.providers.base import Keyed, Reader, Request
+from gateway.providers.beside import beside_openai
 from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.forward import ForwardReader
 from gateway.providers.masking import without_credentials
@@ -91,7 +92,8 @@ class OpenAI:
         self.keeps = row.keeps
         self._row = row
         self._base_url = (base_url or row.base_url).rstrip("/")
-        self._headers = headers
+        self.headers = headers
+        self.beside_chat = beside_openai(self)
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send: all fields as they came, but for those that this vendor calls otherwise.
@@ -100,11 +102,8 @@ class OpenAI:
             BadRequest: `stream_options` or `messages` are not what they should be.
         """
         if attempt.surface == "responses":
-            return Request(
-                self.url(attempt).removesuffix("/chat/completions") + "/responses",
-                attempt.body.but(model=attempt.deployment.model),
-                dict(self._headers),
-            )
+            body = attempt.body.but(model=attempt.deployment.model)
+            return Request(self.at(attempt, "/responses"), body, dict(self.headers))
         changes: dict[str, object] = {"model": attempt.deployment.model, **self._renamed(attempt)}
         if self._row.stream_options == "refused":
             changes["stream_options"] = None
@@ -112,11 +111,11 @@ class OpenAI:
             changes["stream_options"] = {**_options(attempt), "include_usage": True}
         if self._row.wants_reasoning:
             changes["messages"] = _with_reasoning(attempt)
-        return Request(self.url(attempt), attempt.body.but(**changes), dict(self._headers))
+        return Request(self.at(attempt, "/chat/completions"), attempt.body.but(**changes), dict(self.headers))
 
-    def url(self, attempt: Attempt) -> str:
-        """Return where to send it."""
-        return f"{self._base_url}/chat/completions"
+    def at(self, attempt: Attempt, path: str) -> str:
+        """Return the URL of `path` there."""
+        return self._base_url + path
 
     def reader(self, attempt: Attempt) -> Reader:
         """Return a reader for a streamed answer."""
@@ -157,7 +156,7 @@ class OpenAI:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
-        return failure_of(without_credentials(body, self._headers), status, headers)
+        return failure_of(without_credentials(body, self.headers), status, headers)
 
     def _renamed(self, attempt: Attempt) -> dict[str, object]:
         """Return the fields that the vendor knows by another name, or must not see (`None`)."""

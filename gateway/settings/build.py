@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.call import Call, Operation
+from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import UnknownModel
 from gateway.core.middleware import Handler, Middleware, chain
 from gateway.core.principal import Principal
@@ -20,6 +20,7 @@ from gateway.core.usage import Price
 from gateway.engine.engine import Engine
 from gateway.engine.health import Rules
 from gateway.engine.outgoing import head_of, target_of
+from gateway.engine.passages import Passages
 from gateway.engine.prices import PriceBook
 from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.engine.upstream import Place, Upstream
@@ -27,7 +28,8 @@ from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
 from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import Retry, RetryOptions
-from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, speaks
+from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, beside_chat, speaks
+from gateway.providers.beside import AsItCame, Service
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
@@ -48,7 +50,7 @@ from gateway.wire.openai import Model, encode
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
 
-OPERATIONS: tuple[Operation, ...] = ("chat", "count", "models", "admin", "invalid")
+OPERATIONS: tuple[Operation, ...] = (*sorted(ASKING), "count", "models", "admin", "invalid")
 ONE_TRY = RetryOptions(attempts=1)
 """What a chain without `retry` does: someone has to choose a deployment."""
 
@@ -76,6 +78,8 @@ class Gateway(Struct, frozen=True):
     """Writes every chat call down. `None`: no database is configured."""
     rooms: "list[tuple[str, Options, Middleware]]"
     """The chain, outermost first: what each is called in it, its options, itself."""
+    passages: Passages
+    """Where requests lead that name no model."""
     listing: Handler
     """Answers `GET /v1/models`."""
     providers_on: list[str]
@@ -120,7 +124,8 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
     limits = [options for options in settings.chain if isinstance(options, LimitsOptions)]
     caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
-    upstream = Upstream({name: _place(settings, name, it, process) for name, it in providers.items()})
+    places = {name: _place(settings, name, it, process) for name, it in providers.items()}
+    upstream = Upstream(places | _services(loaded, process))
     return Gateway(
         config_id=config_id,
         server=settings.server,
@@ -138,6 +143,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         prices=prices,
         recorder=recorder,
         rooms=rooms,
+        passages=_passages(loaded, providers, off),
         listing=Listing(table),
         providers_on=list(providers),
         providers_off=off,
@@ -180,7 +186,7 @@ def _handler(
 ) -> Handler:
     """Return the chain of those who have a say in `operation`."""
     mine = [room for _, options, room in rooms if operation in options.operations]
-    if operation != "chat":
+    if operation not in ASKING:
         return chain(mine, _own)
     if not any(isinstance(room, Retry) for room in mine):
         mine.append(ONE_TRY.build(resources))
@@ -260,8 +266,57 @@ def _place(
         return provider
     options = settings.providers[name]
     if not isinstance(options, Keyed):
-        return Place(provider, process.transport("native"), surfaces=speaks(provider))
-    return Place(provider, process.transport(options.http), options.traceparent, speaks(provider))
+        return Place(
+            provider,
+            process.transport("native"),
+            surfaces=speaks(provider),
+            beside_chat=beside_chat(provider),
+        )
+    return Place(
+        provider, process.transport(options.http), options.traceparent, speaks(provider), beside_chat(provider)
+    )
+
+
+def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvider]:
+    """Return the places of the services behind `/proxy`."""
+    places: dict[str, Place | LocalProvider] = {}
+    for name, service in loaded.settings.proxy.items():
+        headers = {header.lower(): value for header, value in service.headers.items()}
+        try:
+            head_of(target_of(service.base_url), Request(service.base_url, b"", headers))
+        except ValueError as error:
+            raise loaded.complaint(("proxy", name), str(error)) from None
+        as_it_came = AsItCame(Service(service.base_url.rstrip("/"), headers))
+        transport = process.transport(service.http)
+        places[f"proxy/{name}"] = Place(as_it_came, transport, beside_chat={"forward": as_it_came})
+    return places
+
+
+def _passages(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider], off: Mapping[str, str]) -> Passages:
+    """Return where requests lead that name no model.
+
+    Raises:
+        ConfigError: a provider is named that passes nothing on.
+    """
+    settings, v1 = loaded.settings, dict[str, Route]()
+    for path, name in settings.forward.items():
+        if name in off:
+            continue
+        provider = providers[name]
+        if isinstance(provider, LocalProvider) or "forward" not in beside_chat(provider):
+            problem = f'"{name}" passes nothing on but what its models are asked'
+            raise loaded.complaint(("forward", path), problem, "name one that speaks OpenAI's dialect")
+        v1[path] = _passage(f"v1/{path}", name, TimeoutSettings())
+    return Passages(
+        v1,
+        {name: _passage(f"proxy/{name}", f"proxy/{name}", it.timeouts) for name, it in settings.proxy.items()},
+    )
+
+
+def _passage(name: str, provider: str, said: TimeoutSettings) -> Route:
+    """Return the route of requests that name no model: one place, under a name that keys and limits may use."""
+    timeouts = _timeouts(said, TimeoutSettings())
+    return Route(name, (Deployment(name, provider, "", timeouts=timeouts),), timeouts=timeouts)
 
 
 def _price_book(settings: Settings, providers: Mapping[str, Provider | LocalProvider], process: Process) -> PriceBook:

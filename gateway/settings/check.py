@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
+from gateway.core.call import PATHS
 from gateway.core.principal import Limits
 from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import JOINS, RetryOptions
@@ -15,6 +16,8 @@ from gateway.settings.document import Complaints, Node
 from gateway.settings.keys import digest_of
 from gateway.settings.schema import RouteSettings, Settings, TimeoutSettings, is_database, is_redis
 
+OWN_PATHS = frozenset({"/chat/completions", "/messages", "/messages/count_tokens", "/responses", *PATHS})
+"""Below `/v1`, beside `/models`."""
 MOST_CURED = 200
 """Unknown names that get a suggestion: to look for one among thousands takes milliseconds each."""
 
@@ -55,6 +58,10 @@ class _Check:
         self._all_providers = found.sound("providers") and not (providers and providers.lost)
         self._models = dict.fromkeys(models.items or ()) if models else {}
         """Every name, those whose route is broken too: they exist."""
+        self._names = dict.fromkeys(self._models)
+        """What a key may be for: models, and what names no model."""
+        self._names |= dict.fromkeys(f"v1/{path}" for path in found.settings.forward)
+        self._names |= dict.fromkeys(f"proxy/{name}" for name in found.settings.proxy)
         self._patterns = [name for name in self._models if name.endswith("*")]
         self._opening: dict[str, bool] = {}
 
@@ -66,6 +73,8 @@ class _Check:
             if self._found.sound("models", name):
                 self._route(name, route)
         self._circles()
+        self._forward()
+        self._proxy()
         self._keys()
         self._chain()
 
@@ -207,6 +216,28 @@ class _Check:
             if self._found.sound("models", name, "fallbacks", i) and (led_to := self._led_to(fallback)):
                 yield i, led_to
 
+    # ── requests that name no model
+
+    def _forward(self) -> None:
+        for path, provider in self._settings.forward.items():
+            where = ("forward", path)
+            if not self._found.sound(*where):
+                continue
+            if path != "*" and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path):
+                self._wrong(where, f'"{path}" is no path below /v1', 'write it like files, vector_stores or "*"')
+            elif path.split("/")[0] == "models" or f"/{path}" in OWN_PATHS:
+                self._wrong(where, f"/v1/{path} is answered by the gateway itself", "leave it out")
+            if self._all_providers and provider not in self._settings.providers:
+                self._wrong(where, f'unknown provider "{provider}"', self._provider_cure(provider))
+
+    def _proxy(self) -> None:
+        for name, service in self._settings.proxy.items():
+            if not re.fullmatch(r"[\w.-]+", name):
+                problem = f'"{name}" cannot be a part of a path'
+                self._wrong(("proxy", name), problem, "use letters, digits, dots, dashes and underscores")
+            if self._found.sound("proxy", name, "timeouts"):
+                self._timeouts(("proxy", name, "timeouts"), service.timeouts)
+
     # ── keys
 
     def _keys(self) -> None:
@@ -254,10 +285,10 @@ class _Check:
         if known is None:
             fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
             begins = [name[:-1] for name in self._patterns]
-            known = pattern in self._models or any(pattern.startswith(begin) for begin in begins)
+            known = pattern in self._names or any(pattern.startswith(begin) for begin in begins)
             if not known and fixed != pattern:
                 known = pattern == "*" or any(begin.startswith(fixed) for begin in begins)
-                known = known or any(fnmatchcase(name, pattern) for name in self._models)
+                known = known or any(fnmatchcase(name, pattern) for name in self._names)
             self._opening[pattern] = known
         return known
 

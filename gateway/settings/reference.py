@@ -17,6 +17,7 @@ SECTIONS = (
     ("models, each of `deployments`", "DeploymentSettings"),
     ("models, `timeouts`", "TimeoutSettings"),
     ("models, `price`", "PriceSettings"),
+    ("proxy, each service", "ServiceSettings"),
     ("keys", "KeySettings"),
     ("keys, `limits`", "Limits"),
 )

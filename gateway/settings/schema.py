@@ -185,6 +185,8 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The port to listen on; 0: any that is free."""
     max_body: Size = Size(32_000_000)
     """The largest request that is read."""
+    max_upload: Size = Size(512_000_000)
+    """The largest file, or body of a forwarded request: these are passed on as they come, and never held as a whole."""
     shutdown_delay: Duration = Duration(0)
     """At a stop, how long calls are still taken while `/ready` says 503: what a load balancer needs to notice."""
     drain: Duration = Duration(30)
@@ -195,6 +197,19 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many may wait, in each worker; callers take turns. More are refused (503), of the caller with the most."""
     queue_wait: Duration = Duration(5)
     """How long a call may wait before it is refused (503)."""
+
+
+class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An HTTP service behind the chain, at `/proxy/{name}/…`: method, path, query and body go on as they come."""
+
+    base_url: str
+    """Where it is; what stands behind the name in the request's path is added to it. Nothing else can change it."""
+    headers: dict[str, str] = {}
+    """Headers that are sent to it with each request, such as its credential. The client's own never are."""
+    http: Literal["native", "httpx"] = "native"
+    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
+    timeouts: TimeoutSettings = TimeoutSettings()
+    """How long to wait."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,6 +242,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who can be asked, each by a name of your choice. `kind` says which translator it is; it defaults to the name."""
     models: dict[str, RouteSettings] = {}
     """The models that clients may ask for. A name may end in `*`, which stands for any text."""
+    forward: dict[str, str] = {}
+    """What else is asked for under `/v1`, and the provider that answers it: `files: openai`. `"*"`: all the rest."""
+    proxy: dict[str, ServiceSettings] = {}
+    """HTTP services behind the chain, each at `/proxy/{name}/…`."""
     health: HealthSettings = HealthSettings()
     """When a deployment that fails is left in peace."""
     keys: list[KeySettings] = []

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.errors import TimedOut
 from gateway.core.route import Deployment, Timeouts
-from gateway.engine.upstream import Patience
+from gateway.engine.patience import Patience
 from tests.standins import StillClock, call_of, hastily
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.engine.upstream import LAST_WORDS_S
+from gateway.engine.patience import LAST_WORDS_S
 from tests.lean import Answer, Lean
 from tests.script import Dribbles, Events, Mumbles, Pings, ScriptedUpstream, Silent, Slow, Stalls, taking_nobody
 from tests.serving import serving

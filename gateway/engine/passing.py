@@ -1,0 +1,93 @@
+"""Answers that go on as they came: files, sounds, pictures, and whatever a forwarded request is answered with."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from msgspec import Struct
+
+from gateway.core.call import Attempt
+from gateway.core.errors import BadRequest, Broke, UpstreamFailed
+from gateway.core.reply import Chunk, Reply
+from gateway.engine.patience import Patience
+from gateway.engine.transport import Response
+
+NEVER_BACK = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "transfer-encoding"),
+        *("upgrade", "content-encoding", "date", "server", "alt-svc", "strict-transport-security", "via"),
+        *("set-cookie", "set-cookie2", "www-authenticate", "authorization", "proxy-authorization"),
+        *("x-request-id", "server-timing"),
+    }
+)
+"""Headers of an upstream's answer that are not for our client: about a connection that is not its own, credentials, or
+said by ourselves."""
+
+
+class Lent(Struct):
+    """An upstream's answer, lent to an attempt until it is over."""
+
+    response: Response
+    finished: bool = False
+    """It said that it is done; what is left of its body says nothing."""
+
+
+async def passed_on(lent: Lent, patience: Patience) -> Reply:
+    """Return an answer as it comes, whatever it is: status, head and bytes.
+
+    Raises:
+        UpstreamFailed: it broke off before its first byte.
+    """
+    response = lent.response
+    pieces = _pieces(lent, patience)
+    first = await anext(pieces, None)
+    if first is None:
+        return Reply(Chunk(b""), None, response.status, _head(response))
+    return Reply(first, pieces, response.status, _head(response))
+
+
+def is_no_text(content_type: str) -> bool:
+    """Tell a sound, a picture or subtitles from JSON, and from the page of a broken proxy."""
+    return bool(content_type) and "json" not in content_type and "html" not in content_type
+
+
+def lacking(attempt: Attempt) -> BadRequest:
+    """Return what to say where a deployment's provider does not do what is asked."""
+    name = attempt.deployment.name
+    return BadRequest(
+        f"{name} has no {attempt.operation} here; ask a model of a provider that speaks OpenAI's dialect",
+        param="model",
+        code="operation_not_supported",
+    )
+
+
+async def _pieces(lent: Lent, patience: Patience) -> AsyncGenerator[Chunk, None]:
+    said = False
+    try:
+        async with aclosing(lent.response.pieces()) as pieces:
+            async for data in pieces:
+                patience.pause()
+                said = True
+                yield Chunk(data)
+                patience.heard(len(data))
+    except UpstreamFailed as error:
+        if not said:
+            raise
+        broke = Broke(f"the answer broke off: {error.message}", code=error.code)
+        broke.unhealthy = error.unhealthy
+        raise broke from error
+    lent.finished = True
+
+
+def _head(response: Response) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the upstream's head as far as it is for our client."""
+    headers = response.headers
+    unpacked = headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+    named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    return tuple(
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in headers.items()
+        if name not in NEVER_BACK
+        and name not in named
+        and not name.startswith(("x-gateway-", "x-ratelimit-"))
+        and not (unpacked and name == "content-length")
+    )

@@ -1,0 +1,84 @@
+"""How long an attempt's answer is waited for: which clock runs, and when it fires."""
+
+import asyncio
+from math import inf
+
+from gateway.core.call import Attempt
+from gateway.engine.failures import timed_out
+from gateway.engine.transport import Deadline
+from gateway.wire.estimate import CHARS_A_TOKEN
+
+LAST_WORDS_S = 1.0
+"""How long, when an answer is complete, its usage and `[DONE]` are waited for: some servers never say them."""
+
+
+class Patience:
+    """The clocks of one attempt, and which of them runs next. See `Timeouts`.
+
+    What an answer may fall behind its pace is a credit of time: waiting spends it, tokens earn it. Neither it nor
+    `idle` runs while the answer's reader is the one who is slow.
+    """
+
+    __slots__ = ("_credit_s", "_first_at_s", "_heard_at_s", "_loop", "_timeouts", "_total_at_s", "deadline")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = timeouts = attempt.deployment.timeouts
+        now_s = self._loop.time()
+        self._total_at_s = now_s + attempt.deadline_s - attempt.clock.now()
+        self._first_at_s = now_s + timeouts.first_token_s if attempt.stream else inf
+        self._credit_s = timeouts.idle_s
+        self._heard_at_s = inf
+        self.deadline = Deadline(*self._next())
+        if attempt.passage is None or attempt.passage.upload is None:  # else the client may still be sending its own
+            self._sooner(now_s + timeouts.headers_s, "headers")
+
+    def has_head(self) -> None:
+        """Know that the head is here."""
+        self.deadline.at_s, self.deadline.clock = self._next()
+
+    def pause(self) -> None:
+        """Stop the clocks of silence: something came, and its reader is next."""
+        if self._heard_at_s != inf:
+            now_s = self._loop.time()
+            self._credit_s -= now_s - self._heard_at_s
+            self._heard_at_s = now_s
+
+    def resume(self) -> None:
+        """Wait on where it was stopped, for nothing of content came."""
+        if self._heard_at_s != inf:
+            now_s = self._loop.time()
+            self.deadline.at_s += now_s - self._heard_at_s
+            self._heard_at_s = now_s
+            self._sooner(self._total_at_s, "total")
+
+    def check(self) -> None:
+        """Look at the clock behind a piece without content: where one follows the other, no wait would be too long.
+
+        Raises:
+            TimedOut: it has passed.
+        """
+        if self._loop.time() >= self.deadline.at_s:
+            raise timed_out(self.deadline.clock)
+
+    def heard(self, chars: int) -> None:
+        """Wait on, now that a piece of content came, of so many characters."""
+        timeouts, deadline, now_s = self._timeouts, self.deadline, self._loop.time()
+        deadline.at_s, deadline.clock = now_s + timeouts.idle_s, "idle"
+        self._heard_at_s = now_s
+        if timeouts.tokens_per_s:
+            earned_s = chars / CHARS_A_TOKEN / timeouts.tokens_per_s
+            self._credit_s = min(timeouts.idle_s, self._credit_s + earned_s)
+            self._sooner(now_s + self._credit_s, "throughput")
+        self._sooner(self._total_at_s, "total")
+
+    def for_last_words(self) -> None:
+        """Know that the answer is complete: what may still follow is not worth waiting for."""
+        self._sooner(self._loop.time() + LAST_WORDS_S, "idle")
+
+    def _next(self) -> tuple[float, str]:
+        return min((self._first_at_s, "first_token"), (self._total_at_s, "total"))
+
+    def _sooner(self, at_s: float, clock: str) -> None:
+        if at_s < self.deadline.at_s:
+            self.deadline.at_s, self.deadline.clock = at_s, clock

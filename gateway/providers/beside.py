@@ -1,0 +1,341 @@
+"""What OpenAI's dialect has beside generated answers: embeddings, moderations, images, speech, and all that goes on.
+
+Requests and answers pass as they came. Looked at is only what our decisions go by: the model's name in a request, what
+was used in an answer, and whether it is one; and a stream is complete only when it says so.
+"""
+
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.core.call import OF_MODELS, Attempt, Operation
+from gateway.core.errors import Unreachable, UpstreamFailed
+from gateway.core.reply import Chunk
+from gateway.core.usage import Usage
+from gateway.providers.base import Provider, Reader, Request
+from gateway.providers.failures import UNREADABLE
+from gateway.providers.forward import ForwardReader
+from gateway.providers.masking import without_credentials
+from gateway.providers.openai_errors import failure_of, is_error
+from gateway.providers.reader import Framed
+from gateway.wire.events import Counted, Ended, Event, Finish, Said
+
+HELD_IN = {"embeddings": "data", "completions": "choices", "moderations": "results", "rerank": "results"}
+"""The field of a whole answer without which it is none."""
+LAST_EVENTS = frozenset(
+    {"image_generation.completed", "image_edit.completed", "transcript.text.done", "speech.audio.done"}
+)
+"""The types of the events that complete a stream of images, of a transcription, of speech."""
+FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "content_filter"}
+"""Of a completion; any other reason is a stop."""
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Server(Protocol):
+    """Where requests go, and with which credential."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request, with lower-case names."""
+        ...
+
+    def at(self, attempt: Attempt, path: str) -> str:
+        """Return the URL of `path` there, which begins with a slash."""
+        ...
+
+
+def beside_openai(server: Server) -> dict[Operation, Provider]:
+    """Return who does what a server of OpenAI's dialect does beside chat. One that lacks a path says so itself."""
+    named: dict[Operation, Provider] = {one: Beside(server, one) for one in OF_MODELS if one != "chat"}
+    return {**named, "forward": AsItCame(server)}
+
+
+class Beside:
+    """One operation that names a model."""
+
+    def __init__(self, server: Server, operation: Operation) -> None:
+        self._server = server
+        self._operation = operation
+
+    def request(self, attempt: Attempt) -> Request:
+        """Return what to send: the request as it came, but for the model's name."""
+        passage = attempt.passage
+        assert passage is not None, "what goes on as it came says how it came"
+        model, url = attempt.deployment.model, self._server.at(attempt, passage.path)
+        if passage.form is not None:
+            headers = {**self._server.headers, "content-type": passage.headers["content-type"]}
+            return Request(url, b"", headers, upload=passage.form.to(model))
+        changes: dict[str, object] = {"model": model}
+        if self._operation == "completions" and attempt.stream:
+            changes["stream_options"] = {"include_usage": True}
+        return Request(url, attempt.body.but(**changes), dict(self._server.headers))
+
+    def reader(self, attempt: Attempt) -> Reader:
+        """Return a reader for a streamed answer."""
+        if self._operation == "completions":
+            return CompletionReader(CompletionDecoder(_completions(attempt)))
+        return ForwardReader(TypedDecoder())
+
+    def whole(self, attempt: Attempt, body: bytes) -> Chunk:
+        """Return a whole answer.
+
+        Raises:
+            UpstreamFailed: it is none, whatever its status said.
+        """
+        body = body.strip()
+        try:
+            said = _fields.decode(body)
+            error = {name: msgspec.json.decode(said[name]) for name in _TELLTALE if name in said}
+        except UNREADABLE:
+            raise Unreachable("the upstream answered 200, but not in JSON") from None
+        needed = HELD_IN.get(self._operation, "")
+        if (needed and needed not in said) or is_error({"choices": [], **error}):
+            raise failure_of(body) if error else Unreachable(f"the upstream answered 200, but without `{needed}`")
+        usage = usage_beside(said)
+        if self._operation == "embeddings" and attempt.body.get("encoding_format") == "base64":
+            body = in_base64(body, said)
+        return Chunk(body, usage=usage)
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
+        """Return what an error means."""
+        return failure_of(without_credentials(body, self._server.headers), status, headers)
+
+
+_TELLTALE = ("error", "object", "type", "message", "detail")
+
+
+class AsItCame(Beside):
+    """Whatever names no model: method, path, query and body go on, and any answer comes back."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server, "forward")
+
+    def request(self, attempt: Attempt) -> Request:
+        """Return what to send."""
+        passage = attempt.passage
+        assert passage is not None, "what goes on as it came says how it came"
+        url = self._server.at(attempt, passage.path)
+        if passage.query:
+            url += ("&" if "?" in url else "?") + passage.query
+        own = {name: value for name, value in self._server.headers.items() if name != "content-type"}
+        return Request(url, b"", {**passage.headers, **own}, passage.method, passage.upload)
+
+
+class Service(Struct, frozen=True):
+    """An HTTP service that is no provider of models. Satisfies `Server`."""
+
+    base_url: str
+    headers: dict[str, str]
+
+    def at(self, attempt: Attempt, path: str) -> str:
+        """Return the URL of `path` there."""
+        return self.base_url + path
+
+
+# ── What was used ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Details(Struct):
+    cached_tokens: int | None = None
+
+
+class _Used(Struct):
+    """OpenAI's two ways to say it; Jina says the sum alone."""
+
+    prompt_tokens: int | None = None
+    input_tokens: int | None = None
+    completion_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+
+def usage_beside(said: dict[str, Raw]) -> Usage | None:
+    """Return what an answer says it used, in tokens; `None`: it does not say."""
+    try:
+        used = msgspec.json.decode(said.get("usage", b"null"), type=_Used | None)
+    except UNREADABLE:
+        return None
+    if used is None:
+        return None
+    prompt = used.prompt_tokens if used.prompt_tokens is not None else used.input_tokens
+    completion = used.completion_tokens if used.completion_tokens is not None else used.output_tokens
+    if prompt is None and completion is None and used.total_tokens is None:
+        return None
+    if prompt is None:
+        prompt = max(0, (used.total_tokens or 0) - (completion or 0))
+    details = used.prompt_tokens_details or used.input_tokens_details or _Details()
+    return Usage(prompt, completion or 0, cached_tokens=min(prompt, details.cached_tokens or 0))
+
+
+# ── Embeddings ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Embedding(Struct):
+    embedding: Raw
+    index: int = 0
+    object: str = "embedding"
+
+
+def in_base64(body: bytes, said: dict[str, Raw]) -> bytes:
+    """Return embeddings as base64, which was asked for, where the upstream only knows lists of numbers.
+
+    OpenAI's Node SDK decodes whatever comes as base64, and makes garbage of numbers.
+    """
+    try:
+        data = msgspec.json.decode(said["data"], type=list[_Embedding])
+        if all(bytes(one.embedding).lstrip().startswith(b'"') for one in data):
+            return body
+        for one in data:
+            numbers = msgspec.json.decode(one.embedding, type=list[float])
+            one.embedding = Raw(b'"%b"' % packed(numbers))
+    except UNREADABLE:
+        raise Unreachable("the upstream answered 200, but its embeddings are no lists of numbers") from None
+    return msgspec.json.encode({**said, "data": data})
+
+
+def packed(numbers: Sequence[float]) -> bytes:
+    """Return numbers as OpenAI writes them in base64: 32-bit floats, the least byte first."""
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers))
+
+
+# ── Streams ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Typed(Struct):
+    type: str | None = None
+    error: object = None
+
+
+_typed = msgspec.json.Decoder(_Typed)
+
+
+class TypedDecoder:
+    """Reads events that say their `type`, of which some are the last."""
+
+    def __init__(self) -> None:
+        self.finished = False
+
+    @property
+    def complete(self) -> bool:
+        """The last event was seen."""
+        return self.finished
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return what the data of one event says.
+
+        Raises:
+            UpstreamFailed: it is an error.
+        """
+        if data.startswith(b"[DONE]"):
+            return []
+        event = _typed.decode(data)
+        if event.error or event.type == "error":
+            raise failure_of(data)
+        if event.type not in LAST_EVENTS:
+            return [Said("")]
+        self.finished = True
+        usage = usage_beside(_fields.decode(data))
+        return [Ended("stop"), *([Counted(usage)] if usage is not None else [])]
+
+    def end(self) -> list[Event]:
+        """Return nothing: what is not said by the last event is not said."""
+        return []
+
+    def lose(self) -> None:
+        """Go on without an event: nothing is ever filled in here."""
+
+
+class _Choice(Struct):
+    index: int = 0
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Completion(Struct):
+    choices: list[_Choice] | None = None
+    usage: object = None
+    error: object = None
+
+
+_completion = msgspec.json.Decoder(_Completion)
+
+
+class CompletionDecoder:
+    """Reads the chunks of completions, of which `expected` are on their way."""
+
+    def __init__(self, expected: int) -> None:
+        self.finished = False
+        self._expected = expected
+        self._ended: set[int] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Every completion has its reason to end."""
+        return len(self._ended) >= self._expected
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return what one chunk says.
+
+        Raises:
+            UpstreamFailed: it is an error.
+        """
+        if data.startswith(b"[DONE]"):
+            self.finished = True
+            return []
+        chunk = _completion.decode(data)
+        if chunk.error:
+            raise failure_of(data)
+        events: list[Event] = []
+        for choice in chunk.choices or []:
+            events += [Said(choice.text)] if choice.text else []
+            if choice.finish_reason and choice.index not in self._ended:
+                self._ended.add(choice.index)
+                events += [Ended(FINISHES.get(choice.finish_reason, "stop"))] if self.complete else []
+        if isinstance(chunk.usage, dict) and (usage := usage_beside(_fields.decode(data))) is not None:
+            events.append(Counted(usage))
+        return events
+
+    def end(self) -> list[Event]:
+        """Return nothing: what the chunks do not say is not said."""
+        return []
+
+    def lose(self) -> None:
+        """Go on without a chunk: nothing is ever filled in here."""
+
+
+class CompletionReader(ForwardReader):
+    """Passes the chunks of completions on: the usage apart, for those who asked for it, and without the `[DONE]`."""
+
+    def _chunks(self, events: Sequence[Framed]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for event in events:
+            if event.data.startswith(b"[DONE]"):
+                self._decoder.feed(event.data)
+                break
+            try:
+                chunks += [_marked(chunk) for chunk in super()._chunks([event])]
+            except UpstreamFailed:
+                if not chunks:
+                    raise
+        return chunks
+
+
+def _marked(chunk: Chunk) -> Chunk:
+    is_usage = chunk.usage is not None and not chunk.text and not chunk.finish_reason
+    return msgspec.structs.replace(chunk, usage_only=True) if is_usage else chunk
+
+
+def _completions(attempt: Attempt) -> int:
+    """Return how many completions an attempt asks for: `n` for each of its prompts."""
+    prompts, each = attempt.body.get("prompt"), attempt.body.get("n")
+    many = len(cast("list[Any]", prompts)) if isinstance(prompts, list) else 1
+    if isinstance(prompts, list) and all(isinstance(one, int) for one in cast("list[Any]", prompts)):
+        many = 1  # one prompt, in tokens
+    return many * (each if isinstance(each, int) and each > 0 else 1)
