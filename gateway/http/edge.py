@@ -6,6 +6,7 @@ leave, and cancels it.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import Any, cast
@@ -39,6 +40,8 @@ BODY_S = 60.0
 """How long a client may take to send its request."""
 UNTIL_READ_S = 0.1
 """How long an error within a stream is left to be read before the connection is closed."""
+LINGER_S = 2.0
+"""How long a client that is still sending is listened to when it has been answered."""
 GRACE_S = 5.0
 """How long after a call's `total` its client may still be reading; then it is left, as if it had gone."""
 
@@ -158,18 +161,17 @@ class Answer:
         self._over = True
         length = (b"content-length", b"%d" % len(data))
         await self._head(200, [JSON, length, cost_header(self._call.receipt, later=False)])
-        await self._send(body(data))
+        await self._end(data)
 
     async def _passed_on(self, reply: Reply, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """Send an answer as it comes, whatever it is."""
         await self._head(reply.status, [*headers, cost_header(self._call.receipt, later=reply.rest is not None)])
-        await self._send(body(reply.first.data, more=reply.rest is not None))
         if reply.rest is not None:
+            await self._send(body(reply.first.data, more=True))
             async for chunk in reply.rest:
                 await self._send(body(chunk.data, more=True))
-            self._over = True
-            await self._send(body(b""))
         self._over = True
+        await self._end(b"" if reply.rest is not None else reply.first.data)
 
     async def _stream(self, reply: Reply) -> None:
         receipt = self._call.receipt
@@ -201,7 +203,28 @@ class Answer:
             return
         headers, data = error_answer(error, self._surface.error_body(error, self._call.id))
         await self._head(error.status, [*headers, cost_header(self._call.receipt, later=False)])
+        await self._end(data)
+
+    async def _end(self, data: bytes) -> None:
+        """Send the last of a body.
+
+        Where the client is still sending its own, that is read for a moment before the connection is closed: what comes
+        to a closed one is answered by a reset, at which many clients forget the answer that they have not read yet.
+        """
+        if self._is_unread:
+            assert self._incoming is not None
+            await self._send(body(data, more=True))
+            with contextlib.suppress(TimeoutError, GatewayError):
+                async with asyncio.timeout(LINGER_S):
+                    while await self._incoming.more() is not None:
+                        pass
+            data = b""
         await self._send(body(data))
+
+    @property
+    def _is_unread(self) -> bool:
+        """The client is still sending its request."""
+        return self._incoming is not None and not self._incoming.ended.is_set()
 
     async def _head(self, status: int, headers: RawHeaders) -> None:
         self._begun = True
@@ -209,7 +232,7 @@ class Answer:
         receipt.status = status
         now_s = self._call.clock.now()
         said = [*headers, *call_headers(receipt, self._gateway.config_id, now_s)]
-        if self._incoming is not None and not self._incoming.ended.is_set() and CLOSE not in said:
+        if self._is_unread and CLOSE not in said:
             said.append(CLOSE)  # or what is left of the request's body would still be taken in
         await self._send(head(status, said))
 

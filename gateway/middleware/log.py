@@ -98,6 +98,7 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         "client_request_id": _plain(call.headers.get("x-client-request-id")),
         "trace_id": call.trace[3:35],
         "operation": call.operation,
+        "path": _plain(f"{call.passage.method} {call.passage.path}") if call.passage is not None else "",
         "outcome": receipt.outcome,
         "status": receipt.status,
         "error": receipt.error,

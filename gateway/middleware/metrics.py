@@ -28,7 +28,8 @@ TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304,
 
 WHO = ("model", "provider")
 
-CALLS = Counter("chat_completions", "Calls by their outcome.", [*WHO, "outcome"])
+CALLS = Counter("chat_completions", "Calls for a generated answer, by their outcome.", [*WHO, "outcome"])
+OTHERS = Counter("gateway_operations", "All other calls, by their outcome.", ["operation", *WHO, "outcome"])
 USED = Counter("chat_tokens", "Tokens; cached is part of prompt, reasoning of completion.", [*WHO, "kind"])
 REVENUE = Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum")
 UNPRICED = Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO)
@@ -41,6 +42,8 @@ SKIPPED = Counter("gateway_skipped_events", "Events of streams that could not be
 RESCUES = Counter("gateway_rescues", "Streams that broke and were gone on with, by how.", ["how"])
 
 GENAI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+GENERATES: frozenset[Operation] = frozenset({"chat", "completions", "invalid"})
+"""Calls for a generated answer; of one that cannot be read, we take it to be such."""
 GENAI_NAMES: dict[Operation, str] = {"completions": "text_completion", "invalid": "chat"}
 """What OpenTelemetry's conventions call an operation, where it is not our own word."""
 TOKEN_USAGE = Histogram("gen_ai_client_token_usage", "Tokens a call.", [*GENAI, "gen_ai_token_type"], buckets=TOKENS)
@@ -99,6 +102,7 @@ class _Family:
 
     def __init__(self, route: str, provider: str, operation: Operation) -> None:
         self._who = (route, provider)
+        self._operation = operation
         self._outcomes: dict[str, Counter] = {}
         genai = (GENAI_NAMES.get(operation, operation), provider, route)
         self.duration = DURATION.labels(*genai)
@@ -111,7 +115,11 @@ class _Family:
     def outcome(self, outcome: str) -> Counter:
         child = self._outcomes.get(outcome)
         if child is None:
-            child = self._outcomes[outcome] = CALLS.labels(*self._who, outcome)
+            generates = self._operation in GENERATES
+            child = (
+                CALLS.labels(*self._who, outcome) if generates else OTHERS.labels(self._operation, *self._who, outcome)
+            )
+            self._outcomes[outcome] = child
         return child
 
     def skipped(self, events: int) -> None:

@@ -38,7 +38,7 @@ class FormReader:
             raise BadRequest("expected multipart/form-data with a boundary", code="invalid_content_type")
         self.said: dict[str, str] = {}
         """The `DECIDING` fields that came to their end."""
-        self._parser = PushMultipartParser(self.boundary, max_segment_count=MOST_PARTS, strict=True)
+        self._parser = PushMultipartParser(self.boundary, max_segment_count=MOST_PARTS)
         self._deciding = ""
         self._value = b""
 

@@ -54,7 +54,9 @@ class Books:
         self.settled = Counter()
         self.used = 0
         monkeypatch.setattr(Engine, "begin", self._noting_begin(Engine.begin))
-        monkeypatch.setattr("gateway.middleware.metrics._count", lambda receipt: self.ended.update([receipt.call_id]))
+        monkeypatch.setattr(
+            "gateway.middleware.metrics._count", lambda _, receipt: self.ended.update([receipt.call_id])
+        )
         monkeypatch.setattr(MemoryLimiter, "settle", self._noting_settle(MemoryLimiter.settle))
 
     def _noting_begin(self, begin):
