@@ -135,6 +135,49 @@ def _generation(summary: str, of: str, schema: dict[str, Any], example: dict[str
 _CHAT = {"$ref": "#/components/schemas/ChatRequest"}
 _ANY = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
 
+_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "/completions": ("Complete a text (the API before chat)", {"prompt": "Once upon a time"}),
+    "/embeddings": ("Embed texts", {"input": "Hello"}),
+    "/moderations": ("Tell what is wrong with a text", {"input": "Hello"}),
+    "/rerank": ("Sort documents by how well they answer", {"query": "capital", "documents": ["Oslo", "Fish"]}),
+    "/images/generations": ("Make an image", {"prompt": "a cat"}),
+    "/images/edits": ("Change an image", {}),
+    "/images/variations": ("Vary an image", {}),
+    "/audio/speech": ("Speak a text", {"input": "Hello", "voice": "alloy"}),
+    "/audio/transcriptions": ("Write down what is said", {}),
+    "/audio/translations": ("Write down in English what is said", {}),
+}
+"""What the paths of `gateway.core.call.PATHS` do, and the fields of a request; those without any take a form."""
+
+
+def _operation(summary: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Describe a route whose request names a model and goes on as it came."""
+    kind = "application/json" if fields else "multipart/form-data"
+    example = {"example": {"model": "openai/…", **fields}} if fields else {}
+    return {
+        "post": {
+            "tags": ["Calls"],
+            "summary": summary,
+            "description": "As OpenAI's. All fields but the model's name reach the upstream as they came.",
+            "requestBody": {"required": True, "content": {kind: {"schema": _ANY, **example}}},
+            "responses": {"200": {"description": "What the upstream answered, as it came."}, **_ERRORS},
+        }
+    }
+
+
+def _forwarded(summary: str, description: str, *names: str) -> dict[str, Any]:
+    """Describe a route whose requests go on as they came, whatever their method."""
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    operation = {
+        "tags": ["Forwarded"],
+        "summary": summary,
+        "description": description,
+        "parameters": parameters,
+        "responses": {"default": {"description": "What was answered, as it came."}},
+    }
+    return dict.fromkeys(("get", "post", "put", "patch", "delete"), operation)
+
+
 CALLS: dict[str, Any] = {
     "/v1/chat/completions": _generation("Complete a chat", "OpenAI", _CHAT, _EXAMPLE, "A chat completion"),
     "/v1/messages": _generation(
@@ -152,6 +195,9 @@ CALLS: dict[str, Any] = {
             "responses": {"200": _answer("`input_tokens`.", {"type": "object"}), **_ERRORS},
         }
     },
+    **{f"/v1{path}": _operation(*said) for path, said in _EXAMPLES.items()},
+    "/v1/{path}": _forwarded("Anything else under /v1", "To the provider that `forward:` names for the path.", "path"),
+    "/proxy/{name}/{path}": _forwarded("A service", "To the service that `proxy:` configures.", "name", "path"),
     "/admin/reload": {
         "post": {
             "tags": ["Operators"],

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, cast
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.core.call import Attempt, Surface
+from gateway.core.call import Attempt, Operation, Surface
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import facts, messages_request
-from gateway.providers.base import Keyed, Request
+from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.beside import AsItCame
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
 from gateway.providers.forward import ForwardReader, heard
 from gateway.providers.masking import without_credentials
@@ -94,13 +95,19 @@ class Anthropic:
 
     def __init__(self, options: AnthropicOptions) -> None:
         base_url = (options.base_url or "https://api.anthropic.com").rstrip("/").removesuffix("/v1")
-        self._url = f"{base_url}/v1/messages"
-        self._headers = {
+        self._base_url = f"{base_url}/v1"
+        self._url = f"{self._base_url}/messages"
+        self.beside_chat: dict[Operation, Provider] = {"forward": AsItCame(self)}
+        self.headers = {
             "content-type": "application/json",
             "anthropic-version": VERSION,
             "x-api-key": options.api_key.reveal(),
             **{name.lower(): value for name, value in options.headers.items()},
         }
+
+    def at(self, attempt: Attempt, path: str) -> str:
+        """Return the URL of `path` there."""
+        return self._base_url + path
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send.
@@ -112,7 +119,7 @@ class Anthropic:
             return self._as_it_came(attempt)
         request = chat_request(attempt.body.raw)
         body = messages_request(request, attempt.body, attempt.deployment.model, attempt.stream)
-        return Request(self._url, msgspec.json.encode(body), dict(self._headers))
+        return Request(self._url, msgspec.json.encode(body), dict(self.headers))
 
     def reader(self, attempt: Attempt) -> EventReader:
         """Return a reader for a streamed answer."""
@@ -142,7 +149,7 @@ class Anthropic:
     def _as_it_came(self, attempt: Attempt) -> Request:
         """Return the client's own request, for the version and the betas that it speaks."""
         body = without_our_thoughts(attempt.body).but(model=attempt.deployment.model)
-        headers = dict(self._headers)
+        headers = dict(self.headers)
         for name in ("anthropic-version", "anthropic-beta"):
             if said := attempt.headers.get(name):
                 headers[name] = said
@@ -150,7 +157,7 @@ class Anthropic:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
-        error = error_object(without_credentials(body, self._headers))
+        error = error_object(without_credentials(body, self.headers))
         return failure(status, headers, error["message"], code=_code(error))
 
 

@@ -33,6 +33,9 @@ LAST_EVENTS = frozenset(
 FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "content_filter"}
 """Of a completion; any other reason is a stop."""
 
+OF_THE_CLIENT = ("anthropic-version", "anthropic-beta", "openai-beta")
+"""Headers that say which API the client speaks: its word beats ours."""
+
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -122,8 +125,13 @@ class AsItCame(Beside):
         url = self._server.at(attempt, passage.path)
         if passage.query:
             url += ("&" if "?" in url else "?") + passage.query
-        own = {name: value for name, value in self._server.headers.items() if name != "content-type"}
-        return Request(url, b"", {**passage.headers, **own}, passage.method, passage.upload)
+        said = passage.headers
+        own = {
+            name: value
+            for name, value in self._server.headers.items()
+            if name != "content-type" and not (name in OF_THE_CLIENT and name in said)
+        }
+        return Request(url, b"", {**said, **own}, passage.method, passage.upload)
 
 
 class Service(Struct, frozen=True):

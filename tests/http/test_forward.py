@@ -114,6 +114,21 @@ async def test_only_headers_of_concern_go_to_a_provider(gateway, upstream):
     assert "mine" not in json.dumps(asked) and "cookie" not in asked and "x-forwarded-for" not in asked
 
 
+async def test_anthropics_api_can_be_named_too(upstream):
+    """With its own credential, in the version that the client speaks."""
+    claude = f"providers:\n  claude: {{kind: anthropic, base_url: {upstream.origin}, api_key: s3cret}}\n"
+    config = f"{claude}forward: {{messages/batches: claude}}\nchain: [{{use: retry}}]\n"
+    async with serving(config) as gateway:
+        headers = {"anthropic-version": "2026-10-21", "anthropic-beta": "b1", "x-api-key": "mine"}
+        upstream.will(Fails(200, {"id": "msgbatch_1"}))
+        answer = await gateway.http.post("/v1/messages/batches", json={"requests": []}, headers=headers)
+        assert answer.json() == {"id": "msgbatch_1"}
+        asked = upstream.requests[0]
+        assert (asked.method, asked.path, asked.json) == ("POST", "/v1/messages/batches", {"requests": []})
+        assert (asked.headers["x-api-key"], asked.headers["anthropic-version"]) == ("s3cret", "2026-10-21")
+        assert asked.headers["anthropic-beta"] == "b1"
+
+
 # ── /proxy ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import gateway.http
+from gateway.core.call import PATHS
+from gateway.http.docs import CALLS
 
 UI = Path(gateway.http.__file__).parent / "ui"
 SCRIPTS = ["swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"]
@@ -29,3 +31,8 @@ def test_each_vendored_package_comes_with_its_licence_and_version():
     version = re.search(r"`redoc` \| ([\d.]+)", versions)
     assert version is not None
     assert f'Version: "{version[1]}"' in (UI / "redoc.LICENSE").read_text()
+
+
+def test_every_path_that_names_a_model_is_described():
+    """What can be asked for and is not in the description is not found."""
+    assert {f"/v1{path}" for path in PATHS} <= set(CALLS)
