@@ -171,6 +171,8 @@ class Call(Struct, frozen=True):
     """The inbound W3C `traceparent`, if it was well formed."""
     own: "Callable[[Call], Awaitable[Reply]] | None" = None
     """What the gateway itself answers, where no upstream is asked."""
+    translated: bool = False
+    """Its body was written from another surface's, whose fields may still be in it."""
     passage: Passage | None = None
     """How it came; `None`: its body alone says all."""
     wants_usage: bool = False

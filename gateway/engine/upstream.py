@@ -22,7 +22,7 @@ from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
 from gateway.engine.patience import Patience
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import CHAT_ONLY, LocalProvider, Provider, Reader, Request, beside_chat
-from gateway.providers.bridge import Bridge, as_chat
+from gateway.providers.bridge import Bridge, as_chat, plain_for
 from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.fold import unfold
 from gateway.wire.openai import usage_event
@@ -77,6 +77,8 @@ class Upstream:
     async def _answer(self, attempt: Attempt, place: Place | LocalProvider) -> Reply:
         if not isinstance(place, Place):
             return _local(attempt, place)
+        if attempt.translated:
+            attempt = attempt.but(body=plain_for(place.provider, attempt.body))
         provider, tried = _provider(attempt, place), attempt.tried
         patience = Patience(attempt)
         response = await place.transport.send(

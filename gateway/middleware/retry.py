@@ -26,10 +26,11 @@ from gateway.middleware.allowance import Allowance
 from gateway.middleware.base import Options
 from gateway.middleware.hedge import race
 from gateway.middleware.rescue import hold, rescued
+from gateway.middleware.through_chat import as_chat, through_chat
 from gateway.middleware.tries import Ask, Begun, Place, Tries
 
 JOINS = ("restart", "continue")
-"""What joins two streams; only chunks of chat completions can be."""
+"""What joins two streams; only chunks of chat completions can be: others pass through them."""
 FLOOR = 100
 """Repeated attempts within ten seconds that are always allowed, however few calls there are."""
 HEDGE_FLOOR = 1
@@ -86,6 +87,9 @@ class Retry:
         if route is None:
             near = self._resources.routes.near(call.model)
             raise UnknownModel(f'"{call.model}" is not a model here; {near}', param="model")
+        joins = call.stream and call.operation == "chat" and route.midstream in JOINS
+        if joins and (chat := as_chat(call)) is not None:
+            return await through_chat(call, chat, partial(self.__call__, next=next))
         self._repeats.earn()
         tries = Tries(
             call,

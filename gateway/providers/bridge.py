@@ -4,7 +4,7 @@ written anew. So each provider translates from one surface, each surface to and 
 
 from collections.abc import Callable
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Body
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
@@ -37,8 +37,7 @@ class Bridge:
         self._surface = surface
         self._estimate = estimate
         chat = as_chat(attempt, surface)
-        keeps: tuple[str, ...] | None = getattr(provider, "keeps", None)  # of who speaks OpenAI's dialect
-        self._chat = chat if keeps is None else chat.but(body=plain_chat(chat.body, keeps))
+        self._chat = chat.but(body=plain_for(provider, chat.body))
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send.
@@ -131,6 +130,12 @@ def as_chat(attempt: Attempt, surface: ClientSurface) -> Attempt:
         BadRequest: there is no way to say it.
     """
     return attempt.but(surface="chat", body=surface.chat_body(attempt.body))
+
+
+def plain_for(provider: Provider, body: Body) -> Body:
+    """Return a translated request as `provider` takes it: one that speaks OpenAI's dialect refuses what it lacks."""
+    keeps: tuple[str, ...] | None = getattr(provider, "keeps", None)
+    return body if keeps is None else plain_chat(body, keeps)
 
 
 def written(chunk: Chunk, writer: Writer, estimate: Estimate) -> Chunk:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.middleware.rescue import GO_ON
 from tests.places import RETRY, places
-from tests.script import Cut, Events, Fails, InBand, Says, Silent, Stalls, Tool
+from tests.script import Busy, Cut, Events, Fails, InBand, Says, Silent, Stalls, Tool
 
 SHOWN = "one two "
 """What the first upstream says before it breaks."""
@@ -167,13 +167,13 @@ async def test_the_next_is_asked_to_go_on_from_what_was_shown(prefill, added):
 async def test_a_prefill_that_is_refused_is_said_in_words():
     """At the same place, within the budget of attempts; and it is not tried there again."""
     async with places(each={"b": {"prefill": "plain"}}, midstream="continue", chain=({**RETRY, "attempts": 5},)) as at:
-        at.a.will(BREAKS["cut"], Fails(500))
+        at.a.will(BREAKS["cut"], Busy(retry_after=5))  # or, on a busy machine, its turn might come before b's
         at.b.will(Fails(400), Cut("three four", 2), "five")
         told = await at.stream()
         assert told.is_whole and told.text == "one two three five"
         sent = [[m["role"] for m in asked.json["messages"]] for asked in at.b.requests]
         assert sent == [["user", "assistant"], *[["user", "assistant", "user"]] * 2]
-        assert [tried.error for tried in told.receipt.tried] == ["Broke", "Rejected", "Broke", "Unreachable", ""]
+        assert [tried.error for tried in told.receipt.tried] == ["Broke", "Rejected", "Broke", "Busy", ""]
 
 
 async def test_a_refused_prefill_counts_as_an_attempt():
@@ -383,3 +383,65 @@ async def test_a_route_with_one_deployment_asks_it_again():
         told = await at.stream()
         assert told.is_whole and told.text == "one two three"
         assert told.seams == [": x-gateway-seam: continued by a/m-a after 8 characters"]
+
+
+# ── Other surfaces ───────────────────────────────────────────────────────────────────────────────────────────────
+
+MESSAGE = {"model": "mock", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+RESPONSE = {"model": "mock", "input": "Hi", "stream": True}
+OF_SURFACES = [
+    ("/v1/messages", MESSAGE, "message_stop", "content_block_delta"),
+    ("/v1/responses", RESPONSE, "response.completed", "response.output_text.delta"),
+]
+
+
+def said_in(told, delta):
+    """The text of a stream of another surface."""
+    events = [json.loads(line[6:]) for line in told.split("\n") if line.startswith("data: {")]
+    deltas = [event["delta"] for event in events if event["type"] == delta]
+    return "".join(one if isinstance(one, str) else one.get("text", "") for one in deltas)
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize(("path", "body", "last", "delta"), OF_SURFACES)
+async def test_streams_of_other_surfaces_are_gone_on_with_too(kind, path, body, last, delta):
+    """One answer in the client's own words, also where the upstream speaks them itself; the joint in a comment."""
+    async with places(kinds={"a": kind, "b": kind}, midstream="continue") as at:
+        at.a.will(BREAKS["in-band error"])
+        at.b.will("three four")
+        told = (await at.gateway.post(path, body)).text
+        assert said_in(told, delta) == "one two three four"
+        assert told.count(f'"type":"{last}"') == 1 and "event: error" not in told
+        assert ": x-gateway-seam: continued by b/m-b" in told
+        receipt = await at.receipt()
+        assert receipt.outcome == "finished" and [tried.why for tried in receipt.tried] == ["first", "continue"]
+
+
+@pytest.mark.parametrize(("path", "body", "last", "delta"), OF_SURFACES)
+async def test_a_break_of_another_surface_that_nobody_mends_is_told(path, body, last, delta):
+    """In its own words, without its end."""
+    async with places(midstream="continue") as at:
+        at.a.will(BREAKS["cut"], *[Fails(500)] * 3)
+        at.b.will(*[Fails(500)] * 3)
+        told = (await at.gateway.post(path, body)).text
+        assert said_in(told, delta) == SHOWN and last not in told and '"error"' in told
+
+
+async def test_what_no_chat_completion_can_say_goes_as_it_came():
+    """And is not joined: the break is told."""
+    async with places(kinds={"a": "anthropic", "b": "anthropic"}, midstream="continue") as at:
+        at.a.will(BREAKS["in-band error"])
+        tool = {"type": "web_search_20250305", "name": "web_search"}
+        told = (await at.gateway.post("/v1/messages", {**MESSAGE, "tools": [tool]})).text
+        assert (
+            said_in(told, "content_block_delta").strip() == "one two" and "message_stop" not in told and at.b.asked == 0
+        )
+        assert at.a.requests[0].json["tools"] == [tool]
+
+
+async def test_fields_of_other_surfaces_do_not_reach_who_refuses_them():
+    """A Messages client's cache marks are dropped for an upstream that knows none, joined or not."""
+    async with places(midstream="continue") as at:
+        marked = [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}]
+        await at.gateway.post("/v1/messages", {**MESSAGE, "system": marked})
+        assert b"cache_control" not in at.a.requests[0].body
