@@ -267,19 +267,27 @@ async def test_whoever_has_no_key_is_told_before_sending(upstream):
         assert not upstream.asked
 
 
-@pytest.mark.parametrize("says_length", [True, False])
-async def test_a_file_that_is_too_large_is_refused(upstream, says_length):
-    """At once where its length is said, and else as soon as it is passed."""
-    more = FORWARD + "server: {max_upload: 1MB}\n"
-    async with serving(mock_config(upstream.url, more=more)) as gateway:
+async def test_a_file_that_says_it_is_too_large_is_refused_unseen(upstream):
+    """Nothing of it is waited for."""
+    async with serving(mock_config(upstream.url, more=FORWARD + "server: {max_upload: 1MB}\n")) as gateway:
+        for path, kind in (("/v1/files", "a/b"), ("/v1/audio/transcriptions", FORM)):
+            reader, writer = await begin(gateway, path, 2_000_000, kind)
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+            assert b" 413 " in head and b"connection: close" in head
+            writer.close()
+        assert not upstream.asked
+
+
+async def test_a_file_that_turns_out_too_large_is_refused(upstream):
+    """As soon as it is, and the upstream has no whole request of it."""
+    async with serving(mock_config(upstream.url, more=FORWARD + "server: {max_upload: 1MB}\n")) as gateway:
 
         async def pieces():
             for _ in range(40):
                 yield b"x" * 50_000
 
-        content = b"x" * 2_000_000 if says_length else pieces()
         with contextlib.suppress(httpx.WriteError, httpx.ReadError):
-            answer = await gateway.http.post("/v1/files", content=content)
+            answer = await gateway.http.post("/v1/files", content=pieces())
             assert answer.status_code == 413 and "server.max_upload" in answer.json()["error"]["message"]
         assert not upstream.asked
 
