@@ -75,6 +75,18 @@ async def test_the_longest_name_answers(gateway, upstream):
     assert (upstream.requests[0].path, upstream.requests[0].query) == ("/v1/vector_stores/search/a%2Fb", "q=%20")
 
 
+async def test_a_longer_name_beats_a_shorter(upstream):
+    """So that a part of a path may be another's."""
+    async with ScriptedUpstream() as other:
+        providers = f"  other: {{kind: openai, base_url: {other.url}, api_key: s}}\n  echo: {{}}\n"
+        config = mock_config(upstream.url, more="forward: {files: mock, files/own: other}\n")
+        async with serving(config.replace("  echo: {}\n", providers)) as gateway:
+            for path in ("files", "files/own", "files/own/x", "files/owner"):
+                assert (await gateway.http.get(f"/v1/{path}")).status_code == 200
+            assert [one.path for one in upstream.requests] == ["/v1/files", "/v1/files/owner"]
+            assert [one.path for one in other.requests] == ["/v1/files/own", "/v1/files/own/x"]
+
+
 async def test_all_the_rest_may_be_named(upstream):
     """By a star; what the gateway answers itself stays its own."""
     async with serving(mock_config(upstream.url, more='forward: {"*": mock}\n')) as gateway:
