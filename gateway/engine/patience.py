@@ -1,9 +1,11 @@
 """How long an attempt's answer is waited for: which clock runs, and when it fires."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from math import inf
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Upload
 from gateway.engine.failures import timed_out
 from gateway.engine.transport import Deadline
 from gateway.wire.estimate import CHARS_A_TOKEN
@@ -30,8 +32,12 @@ class Patience:
         self._credit_s = timeouts.idle_s
         self._heard_at_s = inf
         self.deadline = Deadline(*self._next())
-        if attempt.passage is None or attempt.passage.upload is None:  # else the client may still be sending its own
-            self._sooner(now_s + timeouts.headers_s, "headers")
+        if attempt.passage is None or attempt.passage.upload is None:
+            self.has_asked()
+
+    def has_asked(self) -> None:
+        """Know that the request has been sent to its end: the head is next."""
+        self._sooner(self._loop.time() + self._timeouts.headers_s, "headers")
 
     def has_head(self) -> None:
         """Know that the head is here."""
@@ -82,3 +88,28 @@ class Patience:
     def _sooner(self, at_s: float, clock: str) -> None:
         if at_s < self.deadline.at_s:
             self.deadline.at_s, self.deadline.clock = at_s, clock
+
+
+class Sent:
+    """An upload at whose end the head is waited for: before, its client may be the slow one. Satisfies `Upload`."""
+
+    def __init__(self, upload: Upload, patience: Patience) -> None:
+        self._upload = upload
+        self._patience = patience
+
+    @property
+    def length(self) -> int | None:
+        """How long it is."""
+        return self._upload.length
+
+    @property
+    def spent(self) -> bool:
+        """It cannot be sent once more."""
+        return self._upload.spent
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield it from its beginning."""
+        async with aclosing(self._upload.pieces()) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._patience.has_asked()

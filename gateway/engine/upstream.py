@@ -19,7 +19,7 @@ from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import IN_TOKENS, estimated_usage
 from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
-from gateway.engine.patience import Patience
+from gateway.engine.patience import Patience, Sent
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import CHAT_ONLY, LocalProvider, Provider, Reader, Request, beside_chat
 from gateway.providers.bridge import Bridge, as_chat, plain_for
@@ -81,8 +81,11 @@ class Upstream:
             attempt = attempt.but(body=plain_for(place.provider, attempt.body))
         provider, tried = _provider(attempt, place), attempt.tried
         patience = Patience(attempt)
+        request = _request(attempt, provider, place.traceparent)
+        if request.upload is not None:
+            request = replace(request, upload=Sent(request.upload, patience))
         response = await place.transport.send(
-            _request(attempt, provider, place.traceparent),
+            request,
             connect_s=attempt.deployment.timeouts.connect_s,
             deadline=patience.deadline,
         )

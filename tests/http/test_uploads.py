@@ -326,6 +326,31 @@ async def test_the_next_call_on_the_connection_is_a_call(upstream):
         client.close()
 
 
+async def test_a_slow_client_is_not_the_upstreams_silence():
+    """The clock of the head runs from the end of the request; an upstream that is silent then meets it."""
+    async with serving_slowly() as (gateway, taker):
+        reader, writer = await begin(gateway, "/proxy/own/x", 300_000)
+        for _ in range(3):
+            writer.write(b"x" * 100_000)
+            await asyncio.sleep(0.3)
+        await taker.until(lambda: taker.arrived >= 300_000)
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+        assert b" 504 " in head and taker.arrived == 300_000
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def serving_slowly():
+    """A service whose head is waited for less long than its request takes."""
+    taker = Taker()
+    server = await asyncio.start_server(taker, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    more = f"proxy: {{own: {{base_url: '{url}', timeouts: {{headers: 400ms}}}}}}\n"
+    async with serving(mock_config("http://127.0.0.1:9/v1", more=more)) as gateway:
+        yield gateway, taker
+    server.close()
+
+
 async def test_errors_of_uploads_are_the_sdks_own(upstream):
     """Whatever went wrong, as for every other call."""
     async with serving(mock_config(upstream.url)) as gateway:
