@@ -1,6 +1,7 @@
 """What names no model: the rest of `/v1` goes to whom the configuration names, and services stand behind `/proxy`."""
 
 import asyncio
+import gzip
 import json
 
 import httpx
@@ -198,6 +199,15 @@ async def test_a_stream_comes_as_it_is_said(gateway, upstream):
     async with gateway.http.stream("GET", "/proxy/edge/x") as answer:
         pieces = [piece async for piece in answer.aiter_raw()]
     assert b"".join(pieces) == b"data: one\n\ndata: two\n\n" and len(pieces) > 1
+
+
+async def test_a_packed_answer_comes_unpacked(gateway, upstream):
+    """Some pack what was asked for plain; its length is then another's."""
+    packed = gzip.compress(b"hello " * 100)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
+    upstream.will(Raw(head + packed, closes=False))
+    answer = await gateway.http.get("/proxy/edge/x")
+    assert answer.text == "hello " * 100 and "content-encoding" not in answer.headers
 
 
 async def test_a_stream_that_breaks_never_looks_complete(gateway, upstream):
