@@ -11,17 +11,19 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import field
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.secret import Secret
-from gateway.providers.base import Keyed, Request
+from gateway.providers.base import Keyed, Provider, Request
 from gateway.providers.bedrock_answer import ConverseDecoder, whole_events
+from gateway.providers.bedrock_embeddings import BedrockEmbeddings
 from gateway.providers.bedrock_errors import failed
 from gateway.providers.bedrock_frames import Frames
 from gateway.providers.bedrock_models import Family, family_of
 from gateway.providers.bedrock_request import converse_request
+from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, error_object
 from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
@@ -113,19 +115,25 @@ class Bedrock:
             **bearer,
             **{name.lower(): value for name, value in options.headers.items()},
         }
+        self.beside_chat: dict[Operation, Provider] = {
+            "embeddings": Embeddings(BedrockEmbeddings(self, options.behind), self.error)
+        }
         self._hidden = self._headers | {f"credential {at}": secret.reveal() for at, secret in enumerate(secrets)}
 
     def request(self, attempt: Attempt) -> Request:
-        """Return what to send: signed, unless there is an API key.
+        """Return what to send.
 
         Raises:
             BadRequest: Bedrock has no way to say this.
         """
         model = attempt.deployment.model
         body = converse_request(chat_request(attempt.body.raw), attempt.body, model, self._family(model))
-        method = "converse-stream" if attempt.stream else "converse"
-        url = f"{self._base_url}/model/{quote(model, safe='')}/{method}"  # an ARN has slashes, and ids have colons
-        request = Request(url, msgspec.json.encode(body), dict(self._headers))
+        return self.sent(attempt, "converse-stream" if attempt.stream else "converse", msgspec.json.encode(body))
+
+    def sent(self, attempt: Attempt, method: str, body: bytes) -> Request:
+        """Return the request for what `method` does at an attempt's model: signed, unless there is an API key."""
+        model = quote(attempt.deployment.model, safe="")  # an ARN has slashes, and ids have colons
+        request = Request(f"{self._base_url}/model/{model}/{method}", body, dict(self._headers))
         if self._credentials is None:
             return request
         return signed(request, self._credentials, region=self._region, service=SERVICE, wall_s=attempt.clock.wall())

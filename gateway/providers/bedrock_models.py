@@ -44,9 +44,14 @@ _region = re.compile(r"(?:global|us-gov|[a-z]{2,5})\.(?=[a-z0-9]+\.)")
 
 def family_of(model: str) -> Family:
     """Return what `model` takes: an id, one of an inference profile (`us.anthropic.…`), or an ARN that ends in one."""
-    name = _region.sub("", model.rpartition("/")[2], count=1)
+    name = plain_name(model)
     fitting = [prefix for prefix in FAMILIES if name.startswith(prefix)]
     if not fitting:
         return OPAQUE if model.startswith("arn:") else OTHER
     family = FAMILIES[max(fitting, key=len)]
     return replace(family, claude=facts(name)) if family.thinking == "claude" else family
+
+
+def plain_name(model: str) -> str:
+    """Return `model` without its region, and of an ARN only the end."""
+    return _region.sub("", model.rpartition("/")[2], count=1)

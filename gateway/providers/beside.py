@@ -4,8 +4,6 @@ Requests and answers pass as they came. Looked at is only what our decisions go 
 was used in an answer, and whether it is one; and a stream is complete only when it says so.
 """
 
-import base64
-import struct
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -17,11 +15,13 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.base import Provider, Reader, Request
+from gateway.providers.embeddings import as_asked
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.forward import ForwardReader
 from gateway.providers.masking import without_credentials
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.reader import Framed
+from gateway.providers.vendors import Vendor
 from gateway.wire.events import Counted, Ended, Event, Finish, Said
 
 HELD_IN = {"embeddings": "data", "completions": "choices", "moderations": "results", "rerank": "results"}
@@ -52,28 +52,36 @@ class Server(Protocol):
         ...
 
 
-def beside_openai(server: Server) -> dict[Operation, Provider]:
+def beside_openai(server: Server, row: Vendor) -> dict[Operation, Provider]:
     """Return who does what a server of OpenAI's dialect does beside chat. One that lacks a path says so itself."""
-    named: dict[Operation, Provider] = {one: Beside(server, one) for one in OF_MODELS if one != "chat"}
+    named: dict[Operation, Provider] = {one: Beside(server, one, row) for one in OF_MODELS if one != "chat"}
     return {**named, "forward": AsItCame(server)}
 
 
 class Beside:
-    """One operation that names a model."""
+    """One operation that names a model.
 
-    def __init__(self, server: Server, operation: Operation) -> None:
+    Args:
+        server: who is asked.
+        operation: what it is asked for.
+        row: what the vendor calls otherwise than OpenAI; `None`: nothing.
+    """
+
+    def __init__(self, server: Server, operation: Operation, row: Vendor | None = None) -> None:
         self._server = server
         self._operation = operation
+        self._row = row
 
     def request(self, attempt: Attempt) -> Request:
-        """Return what to send: the request as it came, but for the model's name."""
+        """Return what to send: the request as it came, but for the model's name and what the vendor calls otherwise."""
         passage = attempt.passage
         assert passage is not None, "what goes on as it came says how it came"
         model, url = attempt.deployment.model, self._server.at(attempt, passage.path)
         if passage.form is not None:
             headers = {**self._server.headers, "content-type": passage.headers["content-type"]}
             return Request(url, b"", headers, upload=passage.form.to(model))
-        changes: dict[str, object] = {"model": model}
+        changes = {} if self._row is None else self._row.renamed(attempt.body.fields)
+        changes["model"] = model
         if self._operation == "completions" and attempt.stream:
             changes["stream_options"] = {"include_usage": True}
         return Request(url, attempt.body.but(**changes), dict(self._server.headers))
@@ -100,8 +108,8 @@ class Beside:
         if (needed and needed not in said) or is_error({"choices": [], **error}):
             raise failure_of(body) if error else Unreachable(f"the upstream answered 200, but without `{needed}`")
         usage = usage_beside(said)
-        if self._operation == "embeddings" and attempt.body.get("encoding_format") == "base64":
-            body = in_base64(body, said)
+        if self._operation == "embeddings":
+            body = as_asked(body, said, attempt.body)
         return Chunk(body, usage=usage)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
@@ -180,37 +188,6 @@ def usage_beside(said: dict[str, Raw]) -> Usage | None:
         prompt = max(0, (used.total_tokens or 0) - (completion or 0))
     details = used.prompt_tokens_details or used.input_tokens_details or _Details()
     return Usage(prompt, completion or 0, cached_tokens=min(prompt, details.cached_tokens or 0))
-
-
-# ── Embeddings ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Embedding(Struct):
-    embedding: Raw
-    index: int = 0
-    object: str = "embedding"
-
-
-def in_base64(body: bytes, said: dict[str, Raw]) -> bytes:
-    """Return embeddings as base64, which was asked for, where the upstream only knows lists of numbers.
-
-    OpenAI's Node SDK decodes whatever comes as base64, and makes garbage of numbers.
-    """
-    try:
-        data = msgspec.json.decode(said["data"], type=list[_Embedding])
-        if all(bytes(one.embedding).lstrip().startswith(b'"') for one in data):
-            return body
-        for one in data:
-            numbers = msgspec.json.decode(one.embedding, type=list[float])
-            one.embedding = Raw(b'"%b"' % packed(numbers))
-    except UNREADABLE:
-        raise Unreachable("the upstream answered 200, but its embeddings are no lists of numbers") from None
-    return msgspec.json.encode({**said, "data": data})
-
-
-def packed(numbers: Sequence[float]) -> bytes:
-    """Return numbers as OpenAI writes them in base64: 32-bit floats, the least byte first."""
-    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers))
 
 
 # ── Streams ──────────────────────────────────────────────────────────────────────────────────────────────────────

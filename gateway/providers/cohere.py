@@ -11,13 +11,16 @@ from typing import Any, ClassVar, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import Keyed, Request
+from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.cohere_embeddings import CohereEmbeddings
 from gateway.providers.cohere_request import chat_body
+from gateway.providers.cohere_rerank import CohereRerank
 from gateway.providers.counting import count
+from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, error_object, failure
 from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
@@ -62,11 +65,16 @@ class Cohere:
 
     def __init__(self, options: CohereOptions) -> None:
         base_url = (options.base_url or "https://api.cohere.com").rstrip("/").removesuffix("/v2")
-        self._url = f"{base_url}/v2/chat"
+        url = f"{base_url}/v2"
+        self._url = f"{url}/chat"
         self._headers = {
             "content-type": "application/json",
             "authorization": f"Bearer {options.api_key.reveal()}",
             **{name.lower(): value for name, value in options.headers.items()},
+        }
+        self.beside_chat: dict[Operation, Provider] = {
+            "embeddings": Embeddings(CohereEmbeddings(url, self._headers), self.error),
+            "rerank": CohereRerank(url, self._headers, self.error),
         }
 
     def request(self, attempt: Attempt) -> Request:

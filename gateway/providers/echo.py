@@ -1,12 +1,14 @@
 """Answers with what it was asked, by itself: to try the gateway, and a client, without a key and for nothing."""
 
 import re
+from collections.abc import Mapping
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Operation
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import ProviderOptions
+from gateway.providers.base import LocalProvider, ProviderOptions
 from gateway.providers.chat import parts, refuse
+from gateway.providers.echo_embeddings import EchoEmbeddings
 from gateway.wire.chat_request import ChatRequest, Message, chat_request
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Said
 from gateway.wire.openai import ChatWriter
@@ -26,6 +28,8 @@ MOST_CHUNKS = 500
 
 class Echo:
     """Says the last user message back, a word at a time; a word counts as a token."""
+
+    beside_chat: Mapping[Operation, LocalProvider] = {"embeddings": EchoEmbeddings()}
 
     def answer(self, attempt: Attempt) -> list[Chunk]:
         """Return the answer: its chunks, or the one chunk of a whole answer.

@@ -11,12 +11,14 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import Keyed, Request
+from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
+from gateway.providers.gemini_embeddings import GeminiEmbeddings
 from gateway.providers.gemini_request import content_request
 from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
@@ -78,6 +80,8 @@ class Gemini:
             "x-goog-api-key": options.api_key.reveal(),
             **{name.lower(): value for name, value in options.headers.items()},
         }
+        dialect = GeminiEmbeddings(self._url, self._headers)
+        self.beside_chat: dict[Operation, Provider] = {"embeddings": Embeddings(dialect, self.error)}
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send.

@@ -12,15 +12,17 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.secret import Secret
 from gateway.core.usage import Usage
-from gateway.providers.base import Keyed, Request
+from gateway.providers.base import Keyed, Provider, Request
 from gateway.providers.counting import count
+from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, error_object, failure
 from gateway.providers.masking import without_credentials
+from gateway.providers.ollama_embeddings import OllamaEmbeddings
 from gateway.providers.ollama_request import chat_body
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import must_be_exact
@@ -63,7 +65,8 @@ class Ollama:
 
     def __init__(self, options: OllamaOptions) -> None:
         base_url = (options.base_url or "http://localhost:11434").rstrip("/")
-        self._url = f"{base_url.removesuffix('/v1').removesuffix('/api')}/api/chat"
+        url = f"{base_url.removesuffix('/v1').removesuffix('/api')}/api"
+        self._url = f"{url}/chat"
         self._headers = {"content-type": "application/json"}
         if options.api_key:
             self._headers["authorization"] = f"Bearer {options.api_key.reveal()}"
@@ -71,6 +74,8 @@ class Ollama:
         context = {} if options.num_ctx is None else {"num_ctx": options.num_ctx}
         self._options: dict[str, Any] = {**options.options, **context}
         self._keep_alive = options.keep_alive
+        dialect = OllamaEmbeddings(url, self._headers, self._options, self._keep_alive)
+        self.beside_chat: dict[Operation, Provider] = {"embeddings": Embeddings(dialect, self.error)}
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send.

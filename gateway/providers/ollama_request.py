@@ -60,7 +60,7 @@ def chat_body(
     said: dict[str, Any] = {"model": model, "messages": _messages(request), "stream": stream, **NOTHING_DROPPED}
     said |= _tools(request) | _form(request) | _thinking(request, model)
     said |= {name: body.fields[name] for name in OWN if name in body.fields}
-    if options := {**(defaults or {}), **_sampling(request), **_own_options(body)}:
+    if options := {**(defaults or {}), **_sampling(request), **own_options(body)}:
         said["options"] = options
     return said
 
@@ -182,7 +182,7 @@ def _sampling(request: ChatRequest) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _own_options(body: Body) -> dict[str, Any]:
+def own_options(body: Body) -> dict[str, Any]:
     """Return the client's options in Ollama's own words.
 
     Raises:

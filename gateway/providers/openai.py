@@ -93,7 +93,7 @@ class OpenAI:
         self._row = row
         self._base_url = (base_url or row.base_url).rstrip("/")
         self.headers = headers
-        self.beside_chat = beside_openai(self)
+        self.beside_chat = beside_openai(self, row)
 
     def request(self, attempt: Attempt) -> Request:
         """Return what to send: all fields as they came, but for those that this vendor calls otherwise.
@@ -104,7 +104,7 @@ class OpenAI:
         if attempt.surface == "responses":
             body = attempt.body.but(model=attempt.deployment.model)
             return Request(self.at(attempt, "/responses"), body, dict(self.headers))
-        changes: dict[str, object] = {"model": attempt.deployment.model, **self._renamed(attempt)}
+        changes: dict[str, object] = {"model": attempt.deployment.model, **self._row.renamed(attempt.body.fields)}
         if self._row.stream_options == "refused":
             changes["stream_options"] = None
         elif attempt.stream:
@@ -157,16 +157,6 @@ class OpenAI:
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
         return failure_of(without_credentials(body, self.headers), status, headers)
-
-    def _renamed(self, attempt: Attempt) -> dict[str, object]:
-        """Return the fields that the vendor knows by another name, or must not see (`None`)."""
-        fields = attempt.body.fields
-        changes: dict[str, object] = {name: None for name in self._row.drops if name in fields}
-        for ours, theirs in self._row.renames.items():
-            if ours in fields:
-                changes[ours] = None
-                changes[theirs] = fields.get(theirs, fields[ours])
-        return changes
 
 
 def _options(attempt: Attempt) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The vendors that speak OpenAI's dialect, and what each does otherwise: rows of `config/vendors.yaml`."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from gateway.core.call import Surface
 from gateway.core.route import Prefill
@@ -44,6 +45,15 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Its `usage.cost` is what the call cost, in dollars."""
     wants_reasoning: bool = False
     """A turn that called tools has to come back with its `reasoning_content`, be it empty; without it is a 400."""
+
+    def renamed(self, fields: Mapping[str, Raw]) -> dict[str, object]:
+        """Return the fields of a request that the vendor knows by another name, or must not see (`None`)."""
+        changes: dict[str, object] = {name: None for name in self.drops if name in fields}
+        for ours, theirs in self.renames.items():
+            if ours in fields:
+                changes[ours] = None
+                changes[theirs] = fields.get(theirs, fields[ours])
+        return changes
 
 
 def vendor(name: str) -> Vendor:

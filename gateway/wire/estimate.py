@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from msgspec import Raw
 
-READ = ("messages", "input", "system", "instructions", "tools")
+READ = ("messages", "input", "prompt", "system", "instructions", "tools", "query", "documents")
 """Fields of a request that a model reads."""
 CHARS_A_TOKEN = 4
 TOKENS_A_MESSAGE = 4
