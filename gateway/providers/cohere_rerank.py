@@ -83,7 +83,7 @@ class CohereRerank(AnsweredWhole):
             "model": attempt.model,
             "results": [_result(result, asked) for result in answer.results],
         }
-        if answer.meta is not None:
+        if bytes(answer.meta):
             said["meta"] = answer.meta
         return Chunk(msgspec.json.encode(said))
 
@@ -103,7 +103,7 @@ class _Result(Struct):
 class _Answer(Struct):
     results: list[_Result]
     id: str | None = None
-    meta: Raw | None = None
+    meta: Raw = Raw()
 
 
 _request = msgspec.json.Decoder(_Request)
