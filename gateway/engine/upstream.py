@@ -30,6 +30,8 @@ from gateway.wire.surfaces import SURFACES
 
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
+OFF_LOOP_BYTES = 1_000_000
+"""A longer answer of embeddings is read in a thread: 13 ms a megabyte would hold up every other call."""
 DRAIN_S = 0.25
 """How long the end of a finished stream's body is waited for, off the client's path, to keep the connection."""
 REFUSAL_S = 5.0
@@ -105,7 +107,7 @@ class Upstream:
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
         if attempt.stream and isinstance(provider, Bridge):
             return _told(tried, provider.told(attempt, body))
-        whole = provider.whole(attempt, body)
+        whole = await _read(provider, attempt, body)
         if attempt.stream and (attempt.surface != "chat" or attempt.operation != "chat"):
             raise Unreachable("the upstream gave a whole answer where a stream was asked for")
         if whole.usage is None and attempt.operation in IN_TOKENS:
@@ -166,6 +168,13 @@ def _told(tried: Tried, chunks: list[Chunk]) -> Reply:
     for chunk in chunks:
         _note(tried, chunk)
     return Reply.of(*chunks)
+
+
+async def _read(provider: Provider, attempt: Attempt, body: bytes) -> Chunk:
+    """Return what a whole answer says; of many vectors in a thread, one after the other, so that others are served."""
+    if attempt.operation == "embeddings" and len(body) > OFF_LOOP_BYTES:
+        return await asyncio.to_thread(provider.whole, attempt, body)
+    return provider.whole(attempt, body)
 
 
 async def _whole_body(response: Response, patience: Patience) -> bytes:

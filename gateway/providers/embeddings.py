@@ -183,11 +183,6 @@ def answer_of(attempt: Attempt, vectors: Sequence[Raw], usage: Usage) -> Chunk:
     return Chunk(msgspec.json.encode(said), usage=usage)
 
 
-class _Embedding(Struct):
-    embedding: Raw
-    index: int | None = None
-
-
 def as_asked(body: bytes, said: Mapping[str, Raw], request: Body) -> bytes:
     """Return an answer in OpenAI's dialect with its embeddings in base64 where that was asked for, and in order.
 
@@ -199,18 +194,18 @@ def as_asked(body: bytes, said: Mapping[str, Raw], request: Body) -> bytes:
     """
     try:
         data = msgspec.json.decode(said["data"], type=list[dict[str, Raw]])
-        found = msgspec.json.decode(said["data"], type=list[_Embedding])
-    except UNREADABLE:
+        came = [one["embedding"] for one in data]
+        said_places = [_place.decode(one.get("index", b"null")) for one in data]
+    except (*UNREADABLE, KeyError):
         raise Unreachable("the upstream answered 200, but with no embeddings") from None
-    if not found and bytes(request.fields.get("input", b"")).strip(b"[] \n\r\t"):
+    if not data and bytes(request.fields.get("input", b"")).strip(b"[] \n\r\t"):
         raise Unreachable("the upstream answered 200, but without embeddings")
-    vectors = encoded([one.embedding for one in found], request)
-    places = [at if one.index is None else one.index for at, one in enumerate(found)]
-    mended = {at for at, one in enumerate(found) if one.index is None or vectors[at] is not one.embedding}
-    for at in mended:
-        data[at] |= {"embedding": vectors[at], "index": Raw(b"%d" % places[at])}
-    if not mended and places == sorted(places):
+    vectors = encoded(came, request)
+    places = [at if place is None else place for at, place in enumerate(said_places)]
+    if vectors is came and places == said_places == sorted(places):
         return body
+    for one, vector, place in zip(data, vectors, places, strict=True):
+        one |= {"embedding": vector, "index": Raw(b"%d" % place)}
     ordered = [data[at] for at in sorted(range(len(data)), key=places.__getitem__)]
     return msgspec.json.encode({**said, "data": ordered})
 
@@ -223,7 +218,7 @@ def encoded(vectors: Sequence[Raw], request: Body) -> Sequence[Raw]:
     Raises:
         Unreachable: they are no lists of numbers.
     """
-    if request.get("encoding_format") != "base64":
+    if request.get("encoding_format") != "base64" or all(map(is_text, vectors)):
         return vectors
     try:
         return [vector if is_text(vector) else Raw(b'"%b"' % packed(_numbers.decode(vector))) for vector in vectors]
@@ -232,6 +227,7 @@ def encoded(vectors: Sequence[Raw], request: Body) -> Sequence[Raw]:
 
 
 _numbers = msgspec.json.Decoder(list[float])
+_place = msgspec.json.Decoder(int | None)
 
 
 def is_text(vector: Raw) -> bool:

@@ -1,13 +1,16 @@
 """Embeddings and rerank by providers that speak another dialect: the official SDK in front, the whole chain between."""
 
+import asyncio
 import base64
 import json
 import struct
+import threading
 
 import httpx
 import openai
 import pytest
 
+from gateway.providers.embeddings import Embeddings
 from tests.script import Busy, Fails, ScriptedUpstream
 from tests.serving import serving
 
@@ -196,6 +199,25 @@ async def test_the_first_try_needs_no_key(upstream):
     assert answer.data[0].embedding == pytest.approx(same.data[0].embedding)
     assert len(answer.data[0].embedding) == 8 and answer.data[0].embedding != answer.data[1].embedding
     assert answer.usage.prompt_tokens == 3
+
+
+async def test_many_vectors_hold_up_nobody(upstream, monkeypatch):
+    """To pack a thousand takes longer than a call; whoever comes meanwhile is answered."""
+    answered, whole = threading.Event(), Embeddings.whole
+
+    def slow(self, attempt, body):
+        assert answered.wait(10), "nobody else was answered"
+        return whole(self, attempt, body)
+
+    monkeypatch.setattr(Embeddings, "whole", slow)
+    upstream.will(Fails(200, {"embeddings": [[0.5] * 250_000]}))
+    async with one_gateway(upstream, "ollama") as gateway:
+        client = gateway.openai(KEY)
+        reading = asyncio.ensure_future(client.embeddings.create(model="m", input="a"))
+        await upstream.until(lambda: upstream.asked)
+        await client.embeddings.create(model="echo", input="a")
+        answered.set()
+        assert len((await reading).data[0].embedding) == 250_000
 
 
 # ── Rerank ───────────────────────────────────────────────────────────────────────────────────────────────────────
