@@ -107,6 +107,8 @@ class Embeddings(AnsweredWhole):
             told = error_object(body)["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no embeddings: {told[:200]}") from None
         wanted, vectors = wanted_of(attempt.body, self._upstream), embedded.vectors
+        if not all(map(is_vector, vectors)):
+            raise Unreachable("the upstream answered 200, but with no embeddings")
         if len(vectors) != len(wanted.texts):
             raise Unreachable(f"the upstream answered 200, but with {len(vectors)} of {len(wanted.texts)} embeddings")
         made = length_of(vectors[0]) if vectors else 0
@@ -198,6 +200,8 @@ def as_asked(body: bytes, said: Mapping[str, Raw], request: Body) -> bytes:
         said_places = [_place.decode(one.get("index", b"null")) for one in data]
     except (*UNREADABLE, KeyError):
         raise Unreachable("the upstream answered 200, but with no embeddings") from None
+    if not all(map(is_vector, came)):
+        raise Unreachable("the upstream answered 200, but with no embeddings")
     if not data and bytes(request.fields.get("input", b"")).strip(b"[] \n\r\t"):
         raise Unreachable("the upstream answered 200, but without embeddings")
     vectors = encoded(came, request)
@@ -228,6 +232,11 @@ def encoded(vectors: Sequence[Raw], request: Body) -> Sequence[Raw]:
 
 _numbers = msgspec.json.Decoder(list[float])
 _place = msgspec.json.Decoder(int | None)
+
+
+def is_vector(vector: Raw) -> bool:
+    """Tell numbers, in whichever encoding, from what cannot be any."""
+    return bytes(memoryview(vector)[:1]) in (b"[", b'"')
 
 
 def is_text(vector: Raw) -> bool:

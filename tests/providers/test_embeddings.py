@@ -1,14 +1,16 @@
 """Embeddings: what each provider is asked, how its answer is read, and what is refused rather than guessed."""
 
 import base64
+import contextlib
 import json
 import math
+import random
 import struct
 
 import pytest
 
 from gateway.core.call import Passage
-from gateway.core.errors import BadRequest, Rejected, Unreachable
+from gateway.core.errors import BadRequest, Rejected, Unreachable, UpstreamFailed
 from gateway.core.secret import Secret
 from gateway.core.usage import Usage
 from gateway.providers.base import Request, beside_chat
@@ -19,6 +21,7 @@ from gateway.providers.gemini import GeminiOptions
 from gateway.providers.ollama import OllamaOptions
 from gateway.providers.openai import OpenAIOptions
 from gateway.providers.sigv4 import Credentials, signed
+from tests.providers.test_fuzz import ODD, VALUE
 from tests.providers.test_golden import attempt
 
 KEY = Secret("sk-test")
@@ -264,7 +267,16 @@ def test_dimensions_that_a_model_does_not_know_are_noticed(name):
     assert read(name, ANSWERS[name], dimensions=2)
 
 
-@pytest.mark.parametrize("vector", [["a"], [[0.5]], {"int8": [1]}, None, [1e39]])
+@pytest.mark.parametrize("vector", [None, {"int8": [1]}, 7])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_what_is_no_vector_is_no_answer(vector, encoding):
+    """Whoever it came from."""
+    for name, answer in (("ollama", {"embeddings": [vector]}), ("openai", {"data": [{"embedding": vector}]})):
+        with pytest.raises(Unreachable, match="no embeddings"):
+            read(name, answer, encoding_format=encoding)
+
+
+@pytest.mark.parametrize("vector", [["a"], [[0.5]], [None], [1e39]])
 def test_vectors_that_are_no_floats_are_no_answer_in_base64(vector):
     """There is no telling what a client would make of them."""
     with pytest.raises(Unreachable, match="no lists of numbers"):
@@ -343,6 +355,23 @@ def test_what_a_vendor_calls_otherwise_is_renamed_for_its_embeddings_too():
         "output_dimension": 256,
         "encoding_format": "base64",
     }
+
+
+@pytest.mark.parametrize("name", [*ANSWERS, "openai"])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_a_damaged_answer_is_an_answer_or_a_failure_of_the_upstream(name, encoding):
+    """Never a bug of ours: that would be a 500, and speak against nobody."""
+    dice, read_any = random.Random(name), 0
+    whole = {"object": "list", "data": [entry(0, 0.5), entry(1, -1.0)], "usage": {"prompt_tokens": 3}}
+    asked = asking(MODELS.get(name, "m"), encoding_format=encoding)
+    for _ in range(500):
+        body = json.dumps(ANSWERS.get(name, whole)).encode()
+        for _ in range(dice.randrange(1, 3)):
+            value = dice.choice(list(VALUE.finditer(body)))
+            body = body[: value.start()] + dice.choice(ODD) + body[value.end() :]
+        with contextlib.suppress(UpstreamFailed):
+            read_any += bool(embeds(name).whole(asked, body).data)
+    assert read_any
 
 
 # ── The echo ─────────────────────────────────────────────────────────────────────────────────────────────────────
