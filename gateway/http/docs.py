@@ -158,7 +158,7 @@ def _operation(summary: str, fields: dict[str, Any]) -> dict[str, Any]:
         "post": {
             "tags": ["Calls"],
             "summary": summary,
-            "description": "As OpenAI's. All fields but the model's name reach the upstream as they came.",
+            "description": "As OpenAI's. To providers of its dialect all fields but `model` go on as they came.",
             "requestBody": {"required": True, "content": {kind: {"schema": _ANY, **example}}},
             "responses": {"200": {"description": "What the upstream answered, as it came."}, **_ERRORS},
         }

@@ -26,7 +26,8 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     price_table: str = ""
     """What genai-prices calls the vendor; empty: its prices are not known."""
     renames: dict[str, str] = {}
-    """Fields of a request that it knows by another name. One that the client sent by both is sent as it came."""
+    """Fields of a request, of chat or of embeddings, that it knows by another name. One that the client sent by both is
+    sent as it came."""
     drops: tuple[str, ...] = ()
     """Fields of a request that it refuses and that change nothing of the answer."""
     stream_options: Literal["known", "refused"] = "known"

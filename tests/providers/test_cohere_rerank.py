@@ -73,7 +73,12 @@ def test_what_it_cannot_say_is_refused_by_name(wrong, param):
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, {"message": "no"}, {"results": [{"index": 2, "relevance_score": 1}]}, {"results": [{"index": -1, "relevance_score": 1}]}],
+    [
+        {},
+        {"message": "no"},
+        {"results": [{"index": 2, "relevance_score": 1}]},
+        {"results": [{"index": -1, "relevance_score": 1}]},
+    ],
 )
 def test_a_200_that_ranks_nothing_known_is_no_answer(answer):
     """An index is a promise about the client's own list."""
