@@ -19,8 +19,9 @@ from gateway.providers.cohere import CohereOptions
 from gateway.providers.echo import EchoOptions
 from gateway.providers.gemini import GeminiOptions
 from gateway.providers.ollama import OllamaOptions
-from gateway.providers.openai import OpenAIOptions
+from gateway.providers.openai import OpenAI, OpenAIOptions
 from gateway.providers.sigv4 import Credentials, signed
+from gateway.providers.vendors import Vendor
 from tests.providers.test_fuzz import ODD, VALUE
 from tests.providers.test_golden import attempt
 
@@ -355,6 +356,16 @@ def test_what_a_vendor_calls_otherwise_is_renamed_for_its_embeddings_too():
         "output_dimension": 256,
         "encoding_format": "base64",
     }
+
+
+def test_a_vendor_that_refuses_an_encoding_is_not_asked_for_it():
+    """A row of `drops` is all it takes: what comes is encoded here."""
+    row = Vendor(base_url="https://v.example/v1", docs="", drops=("encoding_format",))
+    provider = OpenAI(row, "", {}).beside_chat["embeddings"]
+    asked = asking(encoding_format="base64")
+    assert json.loads(provider.request(asked).body) == {"input": "Hi", "model": "m"}
+    said = json.loads(provider.whole(asked, json.dumps({"data": [entry(0, 0.5)]}).encode()).data)
+    assert said["data"][0]["embedding"] == base64.b64encode(struct.pack("<f", 0.5)).decode()
 
 
 @pytest.mark.parametrize("name", [*ANSWERS, "openai"])
