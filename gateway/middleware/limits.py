@@ -21,7 +21,7 @@ from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing, WithoutRedis
 from gateway.middleware.base import Options
-from gateway.wire.estimate import request_tokens
+from gateway.wire.estimate import READ, request_tokens
 
 MOST_PLANS = 10_000
 """Callers whose meters are remembered. Tokens of an identity provider may name any number of them."""
@@ -103,7 +103,7 @@ class Limits:
             call.at_end(partial(self._settle, held))
         call.receipt.headers.update(headers_of(held.standings))
         if isinstance(held, Denied):
-            raise _refusal(held)
+            raise _refusal(held, call)
         return await next(call.but(waited_s=call.waited_s + held.waited_s) if held.waited_s else call)
 
     async def explain(self, call: Call) -> Mapping[str, object]:
@@ -220,13 +220,13 @@ def _may(meter: Meter) -> str:
     return f"{scope} {name} may {_UNITS[meter.kind].format(meter.limit)}"
 
 
-def _refusal(denied: Denied) -> LimitReached:
+def _refusal(denied: Denied, call: Call) -> LimitReached:
     wait_s = denied.retry_after_s
     if wait_s is None:  # only tokens are ever asked for in a larger number than there may be, and only for a prompt
         return LimitReached(
             f"{_may(denied.meter)}, and the prompt of this call is about {denied.wanted}: "
             "it can never pass; make it shorter",
-            param="messages",
+            param=next((name for name in READ if name in call.body.fields), None),
             code="request_too_large_for_limit",
         )
     needs = f", and this call needs about {denied.wanted}" if denied.meter.kind == "tokens" else ""

@@ -179,6 +179,33 @@ async def test_limits_count_what_was_used(upstream, kind):
     assert upstream.asked == 2
 
 
+async def test_a_text_that_is_too_long_for_a_limit_is_named(upstream):
+    """It can never pass, so nobody is asked, and the field is the one to make shorter."""
+    async with one_gateway(upstream, "cohere") as gateway:
+        with pytest.raises(openai.RateLimitError, match="can never pass") as refused:
+            await gateway.openai(KEY).embeddings.create(model="m", input="long " * 1000)
+        assert refused.value.param == "input"
+        denied = await rerank(gateway, query="long " * 1000)
+        assert denied.json()["error"]["param"] == "query"
+    assert upstream.asked == 0
+
+
+async def test_coheres_models_at_bedrock_are_asked_with_a_signature(upstream):
+    """A batch a call, at Bedrock's address for the model."""
+    upstream.will(embedded, Fails(403, {"message": "The security token included in the request is invalid."}))
+    bedrock = {"base_url": upstream.origin, "region": "eu-north-1"}
+    bedrock |= {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "secret-EXAMPLE"}
+    config = {"providers": {"bedrock": bedrock}, "models": {"m": "bedrock/eu.cohere.embed-v4:0"}}
+    async with serving(json.dumps(config)) as gateway:
+        answer = await gateway.openai().embeddings.create(model="m", input=["a", "b"])
+        with pytest.raises(openai.InternalServerError, match="own credential"):
+            await gateway.openai().embeddings.create(model="m", input="a")
+    assert [one.embedding for one in answer.data] == [[0, *NUMBERS], [1, *NUMBERS]]
+    asked = upstream.requests[0]
+    assert asked.path == "/model/eu.cohere.embed-v4%3A0/invoke"
+    assert asked.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+
+
 @EACH
 async def test_tokens_of_another_model_are_refused(upstream, kind):
     """With what langchain has to be told; nobody is asked."""
