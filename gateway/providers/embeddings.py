@@ -1,9 +1,9 @@
 """Embeddings: how OpenAI's clients ask for them and read them, for providers that speak another dialect.
 
-Translated: `input`, a text or several; `dimensions`; `encoding_format`; and `input_type`, which is not OpenAI's but
-Cohere's word for what the vectors are for. A dialect may take more fields, and says which. Left out: `user`, and
-whatever else only OpenAI knows. Refused, naming the field: tokens, which only mean something to the model that they
-were made for; and `stream`. How many texts a call may have, and how long, is for the upstream to say.
+Translated: `input`, a text or several; `dimensions`; `encoding_format`; and what the vectors are for, which is no field
+of OpenAI's: Cohere's `input_type` or Gemini's `task_type`. A dialect may take more fields, and says which. Left out:
+`user`, and whatever else only OpenAI knows. Refused, naming the field: tokens, which only mean something to the model
+that they were made for; and `stream`. How many texts a call may have, and how long, is for the upstream to say.
 
 Source: platform.openai.com/docs/api-reference/embeddings.
 """
@@ -29,6 +29,14 @@ from gateway.wire.chat_request import decoded
 from gateway.wire.estimate import request_tokens
 
 ENCODINGS = ("float", "base64")
+TASKS = {
+    "search_document": "RETRIEVAL_DOCUMENT",
+    "search_query": "RETRIEVAL_QUERY",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+}
+"""What vectors are for: Gemini's word for Cohere's."""
+_INPUT_TYPES = {task: input_type for input_type, task in TASKS.items()}
 
 
 class Wanted(Struct, frozen=True):
@@ -38,7 +46,7 @@ class Wanted(Struct, frozen=True):
     dimensions: int | None = None
     """Numbers a vector; `None`: as many as the model makes by itself."""
     input_type: str = ""
-    """What the vectors are for (`search_query`); empty: not said."""
+    """What the vectors are for, in Cohere's word (`search_query`) if it has one; empty: not said."""
 
 
 class Embedded(Struct, frozen=True):
@@ -132,6 +140,7 @@ class _Request(Struct):
     dimensions: int | None = None
     encoding_format: str | None = None
     input_type: str | None = None
+    task_type: str | None = None
     stream: bool | None = None
 
 
@@ -159,7 +168,8 @@ def wanted_of(body: Body, upstream: str) -> Wanted:
                 "input",
             )
         texts.append(one)
-    return Wanted(texts, asked.dimensions, asked.input_type or "")
+    purpose = asked.input_type or asked.task_type or ""
+    return Wanted(texts, asked.dimensions, _INPUT_TYPES.get(purpose.upper(), purpose))
 
 
 def own_fields(body: Body, names: Sequence[str]) -> dict[str, Any]:

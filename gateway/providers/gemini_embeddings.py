@@ -1,8 +1,7 @@
 """Gemini's embeddings, many texts a call (`batchEmbedContents`).
 
-What the vectors are for is said in Cohere's words or in Gemini's own, as `input_type` or as `task_type`; one that is
-unknown goes on as it came. The API does not say what was used, so that is estimated where it does not. Vectors of fewer
-`dimensions` than the model makes by itself are not of length 1. Source: ai.google.dev/api/embeddings.
+A purpose that Cohere has no word for goes on as it came. The API need not say what was used; then it is estimated.
+Vectors of fewer `dimensions` than the model makes by itself are not of length 1. Source: ai.google.dev/api/embeddings.
 """
 
 from collections.abc import Mapping
@@ -14,15 +13,7 @@ from msgspec import Raw, Struct
 
 from gateway.core.call import Attempt
 from gateway.providers.base import Request
-from gateway.providers.embeddings import Embedded, Wanted
-
-TASKS = {
-    "search_document": "RETRIEVAL_DOCUMENT",
-    "search_query": "RETRIEVAL_QUERY",
-    "classification": "CLASSIFICATION",
-    "clustering": "CLUSTERING",
-}
-"""Gemini's word for Cohere's."""
+from gateway.providers.embeddings import TASKS, Embedded, Wanted
 
 
 class GeminiEmbeddings:
@@ -45,8 +36,8 @@ class GeminiEmbeddings:
         each: dict[str, Any] = {"model": f"models/{model}"}
         if wanted.dimensions is not None:
             each["outputDimensionality"] = wanted.dimensions
-        if task := _task(attempt, wanted):
-            each["taskType"] = task
+        if wanted.input_type:
+            each["taskType"] = TASKS.get(wanted.input_type, wanted.input_type)
         requests = [{**each, "content": {"parts": [{"text": text}]}} for text in wanted.texts]
         url = f"{self._url}{quote(model, safe='')}:batchEmbedContents"
         return Request(url, msgspec.json.encode({"requests": requests}), dict(self._headers))
@@ -56,12 +47,6 @@ class GeminiEmbeddings:
         answer = _answer.decode(body)
         used = answer.usage_metadata
         return Embedded([one.values for one in answer.embeddings], used.prompt_token_count if used else None)
-
-
-def _task(attempt: Attempt, wanted: Wanted) -> object:
-    """Return what the vectors are for, in Gemini's words; nothing if it is not said."""
-    own = attempt.body.fields.get("task_type") or attempt.body.fields.get("taskType")
-    return own or TASKS.get(wanted.input_type.lower(), wanted.input_type)
 
 
 class _Vector(Struct):

@@ -132,6 +132,7 @@ def test_each_is_asked_in_its_own_words(name, request_, url, body):
 def test_who_says_what_the_vectors_are_for_is_understood():
     """A query that is embedded as a document is found less well, and nothing tells that it was."""
     assert json.loads(sent("cohere", input_type="search_query").body)["input_type"] == "search_query"
+    assert json.loads(sent("cohere", task_type="RETRIEVAL_QUERY").body)["input_type"] == "search_query"
     for said in ({"task_type": "SEMANTIC_SIMILARITY"}, {"input_type": "SEMANTIC_SIMILARITY"}):
         (one,) = json.loads(sent("gemini", **said).body)["requests"]
         assert one["taskType"] == "SEMANTIC_SIMILARITY"
