@@ -94,7 +94,7 @@ def failing(says: Says, message: str, kind: str, asked: Asked) -> list[bytes]:
 
 
 def _dialect(path: str) -> "type[_OpenAI | _Responses | _Anthropic | _Gemini | _Bedrock]":
-    if path.endswith("/messages"):
+    if path.endswith(("/messages", ":rawPredict", ":streamRawPredict")):
         return _Anthropic
     if path.endswith("/responses"):
         return _Responses

@@ -13,16 +13,18 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.call import Attempt, Call, Operation, Surface
+from gateway.core.call import Attempt, Call, Operation
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
+from gateway.engine.access import Access
 from gateway.engine.engine import IN_TOKENS, estimated_usage
 from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
 from gateway.engine.patience import Patience, Sent
 from gateway.engine.transport import Deadline, Response, Transport
-from gateway.providers.base import CHAT_ONLY, LocalProvider, Provider, Reader, Request, beside_chat
+from gateway.providers.base import LocalProvider, Provider, Reader, Request, beside_chat, speaks
 from gateway.providers.bridge import Bridge, as_chat, plain_for
+from gateway.providers.masking import without_credentials
 from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.fold import unfold
 from gateway.wire.openai import usage_event
@@ -44,10 +46,10 @@ class Place(Struct, frozen=True):
     provider: Provider
     transport: Transport
     traceparent: bool = False
-    surfaces: frozenset[Surface] = CHAT_ONLY
-    """Those of its clients whose bytes it passes on."""
     beside_chat: Mapping[Operation, Provider] = {}
     """Who translates what it does besides generating answers."""
+    access: Access | None = None
+    """Where the provider's access tokens come from; `None`: its requests carry their credential already."""
 
 
 class Upstream:
@@ -86,6 +88,8 @@ class Upstream:
         request = _request(attempt, provider, place.traceparent)
         if request.upload is not None:
             request = replace(request, upload=Sent(request.upload, patience))
+        if place.access is not None:
+            await place.access.authorize(request, patience.deadline)
         response = await place.transport.send(
             request,
             connect_s=attempt.deployment.timeouts.connect_s,
@@ -99,7 +103,9 @@ class Upstream:
         if attempt.operation == "forward":
             return await passed_on(lent, patience)
         if response.status >= 300:
-            raise await _refusal(provider, response, patience.deadline)
+            if place.access is not None and response.status == 401:
+                place.access.forget(request)
+            raise await _refusal(provider, request, response, patience.deadline)
         if attempt.operation != "chat" and not attempt.stream and is_no_text(response.headers.get("content-type", "")):
             return await passed_on(lent, patience)
         if attempt.stream and _is_stream(response.headers.get("content-type", "")):
@@ -141,7 +147,7 @@ def _provider(attempt: Attempt, place: Place) -> Provider:
         if provider is None:
             raise lacking(attempt)
         return provider
-    if attempt.surface in place.surfaces:
+    if attempt.surface == "chat" or attempt.surface in speaks(place.provider, attempt.deployment.model):
         return place.provider
     return Bridge(place.provider, SURFACES[attempt.surface], attempt, partial(estimated_usage, attempt))
 
@@ -281,7 +287,7 @@ def _note(tried: Tried, chunk: Chunk) -> None:
         tried.usage = chunk.usage
 
 
-async def _refusal(provider: Provider, response: Response, deadline: Deadline) -> UpstreamFailed:
+async def _refusal(provider: Provider, request: Request, response: Response, deadline: Deadline) -> UpstreamFailed:
     """Return what an answer other than 2xx means. Redirects are not followed: they would carry the key elsewhere."""
     if response.status < 400:
         return Unreachable(f"the upstream answered with a redirect ({response.status}); check its base_url")
@@ -290,7 +296,7 @@ async def _refusal(provider: Provider, response: Response, deadline: Deadline) -
         body = await response.read(MOST_ERROR_BYTES)
     except (Unreachable, TimedOut):
         body = b""  # the status says enough; the reason broke off on its way
-    return provider.error(response.status, response.headers, body)
+    return provider.error(response.status, response.headers, without_credentials(body, request.headers))
 
 
 async def _drain(response: Response, deadline: Deadline) -> None:

@@ -5,6 +5,7 @@ What a request keeps, loses and is refused for is said in `anthropic_request`. S
 "Messages", "Streaming messages", "Stop reasons" and "Errors".
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -85,25 +86,28 @@ class AnthropicOptions(Keyed, frozen=True, kw_only=True):
 
     def build(self, name: str) -> "Anthropic":
         """Make the provider."""
-        return Anthropic(self)
+        base_url = (self.base_url or "https://api.anthropic.com").rstrip("/").removesuffix("/v1")
+        more = {name.lower(): value for name, value in self.headers.items()}
+        headers = {"anthropic-version": VERSION, "x-api-key": self.api_key.reveal(), **more}
+        return Anthropic(f"{base_url}/v1", headers)
 
 
 class Anthropic:
-    """Translates chat completions to messages, and back; who speaks messages is passed on as they came."""
+    """Translates chat completions to messages, and back; who speaks messages is passed on as they came.
+
+    Args:
+        base_url: with the version of the API.
+        headers: with lower-case names; the key among them, if there is one.
+    """
 
     surfaces: ClassVar[frozenset[Surface]] = frozenset({"chat", "messages"})
+    passed: ClassVar[tuple[str, ...]] = ("anthropic-version", "anthropic-beta")
+    """Headers of a client's that go with its own request: the version and the betas that it speaks."""
 
-    def __init__(self, options: AnthropicOptions) -> None:
-        base_url = (options.base_url or "https://api.anthropic.com").rstrip("/").removesuffix("/v1")
-        self._base_url = f"{base_url}/v1"
-        self._url = f"{self._base_url}/messages"
+    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+        self._base_url = base_url
         self.beside_chat: dict[Operation, Provider] = {"forward": AsItCame(self)}
-        self.headers = {
-            "content-type": "application/json",
-            "anthropic-version": VERSION,
-            "x-api-key": options.api_key.reveal(),
-            **{name.lower(): value for name, value in options.headers.items()},
-        }
+        self.headers = {"content-type": "application/json", **headers}
 
     def at(self, attempt: Attempt, path: str) -> str:
         """Return the URL of `path` there."""
@@ -115,11 +119,23 @@ class Anthropic:
         Raises:
             BadRequest: Anthropic has no way to say this.
         """
+        headers = dict(self.headers)
         if attempt.surface == "messages":
-            return self._as_it_came(attempt)
+            body = without_our_thoughts(attempt.body).but(**self.named(attempt))
+            headers |= {name: said for name in self.passed if (said := attempt.headers.get(name))}
+            return Request(self.url(attempt), body, headers)
         request = chat_request(attempt.body.raw)
-        body = messages_request(request, attempt.body, attempt.deployment.model, attempt.stream)
-        return Request(self._url, msgspec.json.encode(body), dict(self.headers))
+        said = messages_request(request, attempt.body, attempt.deployment.model, attempt.stream)
+        named = {name: value for name, value in self.named(attempt).items() if value is not None}
+        return Request(self.url(attempt), msgspec.json.encode(named | said), headers)
+
+    def url(self, attempt: Attempt) -> str:
+        """Return where messages are made."""
+        return f"{self._base_url}/messages"
+
+    def named(self, attempt: Attempt) -> dict[str, str | None]:
+        """Return the fields that say which model, of which version; `None`: a client's own is taken out."""
+        return {"model": attempt.deployment.model}
 
     def reader(self, attempt: Attempt) -> EventReader:
         """Return a reader for a streamed answer."""
@@ -145,15 +161,6 @@ class Anthropic:
             told = error["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no message: {told}", code=_code(error))
         return heard(body, events) if attempt.surface == "messages" else _writer(attempt).whole(events)
-
-    def _as_it_came(self, attempt: Attempt) -> Request:
-        """Return the client's own request, for the version and the betas that it speaks."""
-        body = without_our_thoughts(attempt.body).but(model=attempt.deployment.model)
-        headers = dict(self.headers)
-        for name in ("anthropic-version", "anthropic-beta"):
-            if said := attempt.headers.get(name):
-                headers[name] = said
-        return Request(self._url, body, headers)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

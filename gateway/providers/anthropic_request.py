@@ -84,7 +84,7 @@ def facts(model: str) -> Facts:
 
 
 def messages_request(request: ChatRequest, body: Body, model: str, stream: bool) -> dict[str, Any]:
-    """Return the body of `POST /v1/messages`.
+    """Return the body of `POST /v1/messages`, but for the model's name: it depends on where Claude is asked.
 
     Raises:
         BadRequest: Anthropic has no way to say this.
@@ -92,7 +92,7 @@ def messages_request(request: ChatRequest, body: Body, model: str, stream: bool)
     chat.refuse_unspeakable(request, body, "Anthropic")
     known = facts(model)
     system, messages = _messages(request, known, model)
-    said: dict[str, Any] = {"model": model, "max_tokens": request.most_tokens or known.max_tokens, "messages": messages}
+    said: dict[str, Any] = {"max_tokens": request.most_tokens or known.max_tokens, "messages": messages}
     if stream:
         said["stream"] = True
     said |= _output(request, known, model)

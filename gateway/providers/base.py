@@ -1,6 +1,6 @@
 """What a provider is: a translator of one dialect that never opens a socket."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
@@ -82,16 +82,42 @@ class Provider(Protocol):
         ...
 
 
+class Grant(Protocol):
+    """A credential that is not sent to the upstream itself: access tokens are asked for with it (OAuth 2.0, RFC 6749).
+
+    The engine asks, keeps the token and renews it, and sends it as `authorization: Bearer …` with each request. Grants
+    that are equal share their tokens, so a grant is frozen, and its secrets are `Secret`s.
+    """
+
+    def request(self, wall_s: float) -> Request:
+        """Return what to ask for a token with; `wall_s` is now, in seconds since 1970."""
+        ...
+
+    def __hash__(self) -> int:
+        """By value."""
+        ...
+
+
+def grant_of(provider: Provider) -> Grant | None:
+    """Return the grant whose tokens a provider's requests need: its `grant`; `None`: they carry their credential."""
+    return getattr(provider, "grant", None)
+
+
 AProvider = TypeVar("AProvider", "Provider", "LocalProvider")
 CHAT_ONLY: frozenset[Surface] = frozenset({"chat"})
 
 
-def speaks(provider: Provider) -> frozenset[Surface]:
-    """Return the client surfaces whose bytes a provider passes on: its `surfaces`; chat completions if it has none.
+Surfaces = frozenset[Surface] | Callable[[str], frozenset[Surface]]
 
-    A client of another surface is answered too: what it asks is translated (`bridge`).
+
+def speaks(provider: Provider, model: str) -> frozenset[Surface]:
+    """Return the client surfaces whose bytes a provider passes on to `model`.
+
+    They are its `surfaces`, which may be a function of the model; chat completions if it has none. A client of another
+    surface is answered too: what it asks is translated (`bridge`).
     """
-    return getattr(provider, "surfaces", CHAT_ONLY)
+    surfaces: Surfaces = getattr(provider, "surfaces", CHAT_ONLY)
+    return surfaces(model) if callable(surfaces) else surfaces
 
 
 def beside_chat(provider: AProvider) -> Mapping[Operation, AProvider]:

@@ -5,6 +5,7 @@ when it ends after a finish reason. Sources: ai.google.dev/api, "Generating cont
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from gateway.providers.base import Keyed, Provider, Request
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
 from gateway.providers.gemini_embeddings import GeminiEmbeddings
+from gateway.providers.gemini_partial import PartialArg, PartialCall
 from gateway.providers.gemini_request import content_request
 from gateway.providers.masking import without_credentials
 from gateway.providers.reader import EventReader
@@ -66,20 +68,23 @@ class GeminiOptions(Keyed, frozen=True, kw_only=True):
 
     def build(self, name: str) -> "Gemini":
         """Make the provider."""
-        return Gemini(self)
+        base_url = (self.base_url or "https://generativelanguage.googleapis.com").rstrip("/")
+        more = {name.lower(): value for name, value in self.headers.items()}
+        headers = {"x-goog-api-key": self.api_key.reveal(), **more}
+        return Gemini(f"{base_url.removesuffix('/v1beta')}/v1beta/models/", headers)
 
 
 class Gemini:
-    """Translates chat completions to generated content, and back."""
+    """Translates chat completions to generated content, and back.
 
-    def __init__(self, options: GeminiOptions) -> None:
-        base_url = (options.base_url or "https://generativelanguage.googleapis.com").rstrip("/")
-        self._url = f"{base_url.removesuffix('/v1beta')}/v1beta/models/"
-        self._headers = {
-            "content-type": "application/json",
-            "x-goog-api-key": options.api_key.reveal(),
-            **{name.lower(): value for name, value in options.headers.items()},
-        }
+    Args:
+        models_url: what a model's name is written behind.
+        headers: with lower-case names; the key among them, if there is one.
+    """
+
+    def __init__(self, models_url: str, headers: Mapping[str, str]) -> None:
+        self._url = models_url
+        self._headers = {"content-type": "application/json", **headers}
         dialect = GeminiEmbeddings(self._url, self._headers)
         self.beside_chat: dict[Operation, Provider] = {"embeddings": Embeddings(dialect, self.error)}
 
@@ -149,10 +154,12 @@ def _failure(status: int, headers: dict[str, str], error: dict[str, Any]) -> Ups
 # ── What Gemini says ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Call(Struct):
+class _Call(Struct, rename="camel"):
     name: str = ""
     args: Raw = Raw(b"{}")  # pyright: ignore[reportCallIssue]
     id: str | None = None
+    partial_args: list[PartialArg] | None = None
+    will_continue: bool | None = None
 
 
 class _Data(Struct, rename="camel"):
@@ -217,6 +224,7 @@ class ContentDecoder:
         self._id = ""
         self.began = False
         self._tools = 0
+        self._partial: PartialCall | None = None
         self._ending: list[Event] = []
         self._usage: _Usage | None = None
 
@@ -264,6 +272,7 @@ class ContentDecoder:
         parts = (candidate.content and candidate.content.parts) or []
         events = [event for part in parts for event in self._part(part)]
         if reason := candidate.finish_reason:
+            events += self._closed()  # cut short, if it was open: the reason says so
             self._ending = self._finish(reason, candidate.finish_message or "")
         return events
 
@@ -281,11 +290,26 @@ class ContentDecoder:
 
     def _call(self, call: _Call, signature: str) -> list[Event]:
         """Return a call, its arguments all at once. Gemini often gives it no id, so one is made of the answer's."""
+        if self._partial is not None and not call.name:
+            return self._more(self._partial, call)
         index, given = self._tools, bytes(call.args)
         self._tools += 1
+        events = [*self._closed(), ToolBegan(index, call.id or f"call_{self._id}_{index}", call.name, signature)]
+        if call.will_continue or call.partial_args:
+            self._partial = PartialCall(index)
+            return events + self._more(self._partial, call)
         compact = "{}" if given == b"null" else msgspec.json.format(given, indent=-1).decode()
-        id = call.id or f"call_{self._id}_{index}"
-        return [ToolBegan(index, id, call.name, signature), ToolArgued(index, compact)]
+        return [*events, ToolArgued(index, compact)]
+
+    def _more(self, partial: PartialCall, call: _Call) -> list[Event]:
+        """Take a piece of the call that is open; its arguments are told when all are here: only then are they JSON."""
+        for arg in call.partial_args or []:
+            partial.add(arg)
+        return [] if call.will_continue else self._closed()
+
+    def _closed(self) -> list[Event]:
+        partial, self._partial = self._partial, None
+        return [] if partial is None else [ToolArgued(partial.index, partial.json())]
 
     def _finish(self, reason: str, why: str) -> list[Event]:
         """Return the ending. Gemini says STOP for tool calls too."""

@@ -28,7 +28,7 @@ from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
 from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import Retry, RetryOptions
-from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, beside_chat, speaks
+from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, beside_chat, grant_of
 from gateway.providers.beside import AsItCame, Service
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
@@ -265,16 +265,10 @@ def _place(
     if isinstance(provider, LocalProvider):
         return provider
     options = settings.providers[name]
-    if not isinstance(options, Keyed):
-        return Place(
-            provider,
-            process.transport("native"),
-            surfaces=speaks(provider),
-            beside_chat=beside_chat(provider),
-        )
-    return Place(
-        provider, process.transport(options.http), options.traceparent, speaks(provider), beside_chat(provider)
-    )
+    http, traceparent = (options.http, options.traceparent) if isinstance(options, Keyed) else ("native", False)
+    grant = grant_of(provider)
+    access = None if grant is None else process.access(grant, http)
+    return Place(provider, process.transport(http), traceparent, beside_chat(provider), access)
 
 
 def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvider]:

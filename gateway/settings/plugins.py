@@ -29,6 +29,7 @@ PROVIDERS = {
     "cohere": "gateway.providers.cohere:CohereOptions",
     "ollama": "gateway.providers.ollama:OllamaOptions",
     "bedrock": "gateway.providers.bedrock:BedrockOptions",
+    "vertex": "gateway.providers.vertex:VertexOptions",
     "echo": "gateway.providers.echo:EchoOptions",
 }
 VENDORS = "gateway.providers.vendors"

@@ -10,6 +10,7 @@ import certifi
 
 from gateway.core.resources import Clock
 from gateway.core.shipped import shipped
+from gateway.engine.access import Access
 from gateway.engine.clock import SystemClock
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.http1 import NativeTransport
@@ -17,6 +18,7 @@ from gateway.engine.jwks import JWKS
 from gateway.engine.prices import overrides_of
 from gateway.engine.transport import Transport
 from gateway.kv.memory import MemoryAnswers, MemoryLimiter
+from gateway.providers.base import Grant
 from gateway.store.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Process:
         self.price_overrides = overrides_of(prices.read_text(), str(prices))
         self._roots = roots
         self._transports: dict[str, Transport] = {"native": NativeTransport(roots)}
+        self._accesses: dict[tuple[Grant, str], Access] = {}
         self._redis: dict[str, RedisStore] = {}
         self._recorders: dict[str, Recorder] = {}
         self._started: set[str] = set()
@@ -51,6 +54,13 @@ class Process:
             httpx_transport = importlib.import_module("gateway.engine.httpx_transport")
             transport = self._transports[name] = httpx_transport.HttpxTransport(self._roots)
         return transport
+
+    def access(self, grant: Grant, http: str) -> Access:
+        """Return where the access tokens of `grant` come from, the same as long as the process lives."""
+        access = self._accesses.get((grant, http))
+        if access is None:
+            access = self._accesses[grant, http] = Access(grant, self.transport(http), self.clock)
+        return access
 
     def redis(self, url: str) -> "RedisStore":
         """Return the store at `url`, the same as long as the process lives.

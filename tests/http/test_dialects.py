@@ -7,18 +7,19 @@ import pytest
 from tests.script import Cut, Fails, Raw, Says, ScriptedUpstream, Tool
 from tests.serving import CHAIN, serving
 
-KINDS = ("openai", "anthropic", "gemini", "azure", "bedrock")
+KINDS = ("openai", "anthropic", "gemini", "azure", "bedrock", "vertex", "vertex-claude")
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
 ASK = {"model": "m", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}
 
 
 def config_of(kind, upstream):
     """A configuration whose model `m` is at an upstream of this kind."""
+    kind, _, model = kind.partition("-")
     base_url = upstream.url if kind == "openai" else upstream.origin
-    more = ", region: eu-north-1" if kind == "bedrock" else ""
+    more = {"bedrock": ", region: eu-north-1", "vertex": ", project: p"}.get(kind, "")
     return (
         f"providers: {{{kind}: {{api_key: secret, base_url: '{base_url}'{more}}}}}\n"
-        f"models: {{m: {kind}/some-model}}\n"
+        f"models: {{m: {kind}/{f'{model}-3-haiku' if model else 'some-model'}}}\n"
         f"{CHAIN}\n"
     )
 

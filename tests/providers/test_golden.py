@@ -44,6 +44,7 @@ KINDS = {
     "gemini": "gateway.providers.gemini:GeminiOptions",
     "ollama": "gateway.providers.ollama:OllamaOptions",
     "openai": "gateway.providers.openai:OpenAIOptions",
+    "vertex": "gateway.providers.vertex:VertexOptions",
 }
 STREAMS = (".sse", ".ndjson")
 RANDOM_CUTS = 50

@@ -509,7 +509,7 @@ def test_a_request_that_goes_to_anthropic_and_back_is_the_same(said):
     """The two translations are each other's inverse, so neither loses what the other can say."""
     body = as_body(said)
     there = messages_request(chat_request(body.raw), body, said["model"], said.get("stream", False))
-    back = json.loads(chat_body(as_body(there)).raw)
+    back = json.loads(chat_body(as_body({"model": said["model"], **there})).raw)
     if form := back.get("response_format"):
         assert form["json_schema"].pop("strict") is True
     assert back == said
