@@ -116,12 +116,18 @@ def _blocks(message: Message, family: Family, where: str) -> list[Block]:
         if block is None:
             continue
         blocks.append(block)
-        if part.cache_control is not None and family.caches:
-            point = {"type": "default"}
-            if part.cache_control.get("ttl") == "1h":  # five minutes are usual, and all that some models know
-                point["ttl"] = "1h"
-            blocks.append({"cachePoint": point})
+        blocks += cache_point(part.cache_control, family)
     return blocks
+
+
+def cache_point(asked: dict[str, Any] | None, family: Family) -> list[Block]:
+    """Return what says that all before it is to be cached; nothing, if that was not asked or the family does not."""
+    if asked is None or not family.caches:
+        return []
+    point = {"type": "default"}
+    if asked.get("ttl") == "1h":  # five minutes are usual, and all that some models know
+        point["ttl"] = "1h"
+    return [{"cachePoint": point}]
 
 
 def _block(part: Part, where: str) -> Block | None:

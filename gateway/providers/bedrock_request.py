@@ -21,7 +21,7 @@ from gateway.core.call import Body
 from gateway.core.errors import BadRequest
 from gateway.providers import chat
 from gateway.providers.anthropic_request import BUDGETS, LEAST_BUDGET, ONLY_JSON, Facts
-from gateway.providers.bedrock_content import Block, turns_of
+from gateway.providers.bedrock_content import Block, cache_point, turns_of
 from gateway.providers.bedrock_models import Family
 from gateway.wire.chat_request import ChatRequest
 
@@ -117,7 +117,7 @@ def _specs(request: ChatRequest, family: Family) -> list[Block]:
             spec["description"] = function.description
         if function.strict and family.claude is not None and family.claude.schemas:
             spec["strict"] = True
-        tools.append({"toolSpec": spec})
+        tools += [{"toolSpec": spec}, *cache_point(tool.cache_control, family)]
     return tools
 
 

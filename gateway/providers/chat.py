@@ -51,6 +51,14 @@ def refuse_unspeakable(request: ChatRequest, body: Body, upstream: str) -> None:
         refuse(f"{upstream} answers in text only here", "audio" if request.audio is not None else "modalities")
     if request.web_search_options is not None:
         refuse(f"web search is not translated for {upstream}; give it a tool of yours", "web_search_options")
+    if request.moderation is not None:
+        refuse(f"{upstream} does not moderate; ask a moderation model first", "moderation")
+    for number, message in enumerate(request.messages):
+        if message.audio is not None:
+            refuse("only OpenAI has the audio that it answered with; send its transcript", f"messages[{number}].audio")
+        if message.function_call is not None:
+            where = f"messages[{number}].function_call"
+            refuse("function_call is deprecated and not translated; use tool_calls", where)
 
 
 def effort(request: ChatRequest) -> str | None:

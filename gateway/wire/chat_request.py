@@ -75,6 +75,8 @@ class Message(Struct):
     reasoning_content: str | None = None
     thinking_blocks: list[dict[str, Any]] | None = None
     extra_content: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
+    function_call: dict[str, Any] | None = None
 
 
 class FunctionTool(Struct):
@@ -162,6 +164,7 @@ class ChatRequest(Struct):
     audio: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
 
     @property
     def most_tokens(self) -> int | None:
