@@ -12,7 +12,7 @@ from gateway.core.errors import BadRequest
 from tests.translation.fates import ANYTHING, SAME, Fate, Table, fate_of
 from tests.translation.leaves import Leaf, carries, entry_of, labelled, leaves, without
 
-SPOKEN = re.compile(r"messages\[(?:user|assistant)\]\.content\[text\]\.text")
+SPOKEN = re.compile(r"(?:messages|input)\[(?:user|assistant)\]\.content\[(?:input_|output_)?text\]\.text")
 
 
 class Checker:

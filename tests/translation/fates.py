@@ -41,10 +41,11 @@ def refused(why: str) -> Fate:
 
 
 def fate_of(way: str, table: Table) -> tuple[str, Fate] | None:
-    """Return the row of a way: its own, or the longest that ends like it; `None`: there is none."""
+    """Return the row of a way: its own, that of what it is in, or the longest that ends like it; `None`: none does."""
     if way in table:
         return way, table[way]
-    rows = [row for row in table if row.startswith("*") and way.endswith(row[1:])]
+    around = [row for row in table if way.startswith((f"{row}.", f"{row}["))]
+    rows = around or [row for row in table if row.startswith("*") and way.endswith(row[1:])]
     row = max(rows, key=len, default="")
     if not row:
         return None

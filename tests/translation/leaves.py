@@ -18,7 +18,7 @@ WHOLE = frozenset(
         *("extra_content", "function_call", "functions", "input", "input_schema", "json"),
         *("logit_bias", "mcp_servers", "moderation", "parameters", "parametersJsonSchema", "prediction"),
         *("prompt_cache_breakpoint", "prompt_cache_options", "responseJsonSchema", "schema"),
-        *("stream_options", "thinking_blocks", "tool_choice", "toolChoice", "web_search_options"),
+        *("stream_options", "thinking", "thinking_blocks", "tool_choice", "toolChoice", "web_search_options"),
     }
 )
 """Fields whose value is one thing, whatever is in it."""
@@ -35,11 +35,17 @@ class Leaf(Struct, frozen=True):
 
 LABELS: dict[str, Callable[[Any], str]] = {
     "messages[user].content[image_url].image_url.url": lambda value: value.partition(":")[0],
-    "tool_choice": lambda value: value["type"] if isinstance(value, dict) else value,
+    "tool_choice": lambda value: choice_of(value) if isinstance(value, dict) else value,
     "parallel_tool_calls": lambda value: json.dumps(value),
     "service_tier": str,
+    "thinking": lambda value: value["type"],
 }
 """What stands behind a way whose value matters."""
+
+
+def choice_of(said: dict[str, Any]) -> str:
+    """Return which tool has to be called, and whether no other beside it."""
+    return said["type"] + (", one at a time" if said.get("disable_parallel_tool_use") else "")
 
 
 def leaves(said: Any) -> list[Leaf]:
@@ -77,7 +83,7 @@ def _walk(said: Any, way: str, at: str) -> Iterator[Leaf]:
 def _field(name: str, inner: Any, way: str, at: str) -> Iterator[Leaf]:
     if way in ("model", "stream"):
         return
-    if name == "content" and isinstance(inner, str):
+    if name in ("content", "system") and isinstance(inner, str):
         yield Leaf(f"{way}[text].text", at, inner)
     elif _is_whole(name, way, inner):
         yield Leaf(way, at, inner)
@@ -88,7 +94,9 @@ def _field(name: str, inner: Any, way: str, at: str) -> Iterator[Leaf]:
 def _is_whole(name: str, way: str, inner: Any) -> bool:
     if name == "json_schema":  # around a schema at OpenAI, the schema itself at Cohere
         return "schema" not in inner
-    return way == "format" if name == "format" else name in WHOLE and way != "input"
+    if name in ("format", "thinking"):  # elsewhere these have parts, or are texts in parts
+        return way == name
+    return name in WHOLE and way != "input"
 
 
 def kind_of(said: Any) -> str:
@@ -103,13 +111,22 @@ def carries(found: Any, value: Any) -> bool:
     """Tell whether a leaf of a translation says what a leaf of the request said."""
     if found == value:
         return True
-    if isinstance(found, str) and isinstance(value, str):
-        if value in found:
+    if isinstance(value, str):
+        if any(value in text for text in (*_texts(found), *_texts(_plain(found)))):
             return True
         data = re.fullmatch(r"data:([^;,]+);base64,(.*)", value)
-        if data is not None and found in data.groups():
+        if data is not None and isinstance(found, str) and found in data.groups():
             return True
     return _plain(found) == _plain(value)
+
+
+def _texts(said: Any) -> Iterator[str]:
+    """Yield every text in a value."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, dict | list):
+        for inner in said.values() if isinstance(said, dict) else said:
+            yield from _texts(inner)
 
 
 def _plain(said: Any) -> Any:
@@ -138,7 +155,11 @@ def without(said: Any, doomed: set[str], at: str = "") -> Any:
 
 
 ENTRY = re.compile(
-    r"(?:messages|input)\[\d+\]\.(?:content|tool_calls)\[\d+\]|(?:messages|input)\[\d+\]\.\w+|tools\[\d+\]|\w+"
+    r"""
+    messages\[\d+\]\.(?:content|tool_calls)\[\d+\] | messages\[\d+\]\.\w+
+    | input\[\d+\](?:\.content\[\d+\])? | tools\[\d+\] | \w+
+    """,
+    re.VERBOSE,
 )
 
 

@@ -144,7 +144,7 @@ def seldom() -> list[dict[str, Any]]:
             },
             "cache_control": MARK,
         }
-        for name, strict in (("one", True), ("two", False))
+        for name, strict in (("one", {"strict": True}), ("two", {}))
     ]
     named = {"type": "function", "function": {"name": "one"}}
     asked: list[dict[str, Any]] = [
