@@ -3,6 +3,8 @@
 What vendors do otherwise is data: `config/vendors.yaml`.
 """
 
+import re
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -109,8 +111,8 @@ class OpenAI:
             changes["stream_options"] = None
         elif attempt.stream:
             changes["stream_options"] = {**_options(attempt), "include_usage": True}
-        if self._row.wants_reasoning:
-            changes["messages"] = _with_reasoning(attempt)
+        if self._row.wants_reasoning or self._row.tool_call_ids == "nine":
+            changes["messages"] = _with_calls_as_wanted(attempt, self._row)
         return Request(self.at(attempt, "/chat/completions"), attempt.body.but(**changes), dict(self.headers))
 
     def at(self, attempt: Attempt, path: str) -> str:
@@ -171,23 +173,45 @@ def _options(attempt: Attempt) -> dict[str, Any]:
         raise BadRequest("stream_options: expected an object", param="stream_options", code="invalid_type") from None
 
 
-def _with_reasoning(attempt: Attempt) -> object:
-    """Return the messages, each that called tools with its `reasoning_content`: clients do not keep it.
+def _with_calls_as_wanted(attempt: Attempt, row: Vendor) -> object:
+    """Return the messages, their tool calls as this vendor wants them: with ids of its form, where it has one; and with
+    the `reasoning_content` of the turn, which clients do not keep.
 
     Raises:
         BadRequest: they are no list of objects.
     """
     raw = attempt.body.fields.get("messages")
-    if raw is None or b'"tool_calls"' not in bytes(raw):
+    if raw is None or b'"tool_call' not in bytes(raw):
         return raw
     try:
-        messages = msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])
+        messages = _objects.decode(raw) or []
+        for message in messages:
+            if row.wants_reasoning and "tool_calls" in message:
+                message.setdefault("reasoning_content", msgspec.Raw(b'""'))
+            if row.tool_call_ids == "nine":
+                _shorten(message, "tool_call_id")
+                calls = _objects.decode(message.get("tool_calls", b"null")) or []
+                for call in calls:
+                    _shorten(call, "id")
+                if calls:
+                    message["tool_calls"] = msgspec.Raw(msgspec.json.encode(calls))
     except msgspec.ValidationError:
         raise BadRequest("messages: expected a list of objects", param="messages", code="invalid_type") from None
-    for message in messages:
-        if "tool_calls" in message:
-            message.setdefault("reasoning_content", msgspec.Raw(b'""'))
     return messages
+
+
+_objects: msgspec.json.Decoder[list[dict[str, msgspec.Raw]] | None] = msgspec.json.Decoder(
+    list[dict[str, msgspec.Raw]] | None
+)
+
+
+def _shorten(said: dict[str, msgspec.Raw], name: str) -> None:
+    """Write an id in nine letters and digits, the same for a call and its result; one that is right stays."""
+    if name not in said:
+        return
+    id = msgspec.json.decode(said[name], type=str)
+    if not re.fullmatch(r"[a-zA-Z0-9]{9}", id):
+        said[name] = msgspec.Raw(f'"{sha256(id.encode()).hexdigest()[:9]}"'.encode())
 
 
 def _shown(body: bytes) -> str:

@@ -44,6 +44,8 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether its models go on from a last message of the assistant's."""
     states_cost: bool = False
     """Its `usage.cost` is what the call cost, in dollars."""
+    tool_call_ids: Literal["any", "nine"] = "any"
+    """`nine`: of nine letters and digits; one of another form, made elsewhere, is a 400 and is written as such."""
     wants_reasoning: bool = False
     """A turn that called tools has to come back with its `reasoning_content`, be it empty; without it is a 400."""
 

@@ -1,6 +1,7 @@
 """What goes through is what came: bytes are kept, faults mended, ends believed only when they were said."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -79,6 +80,38 @@ def test_a_stream_is_always_asked_for_its_usage():
     assert "stream_options" in sent(b'{"model":"x","stream":true,"stream_options":null}', stream=True)
     assert "stream_options" not in sent(b'{"model":"x"}')
     assert "stream_options" not in sent(raw, vendor="mistral", stream=True)
+
+
+def test_ids_of_tool_calls_that_were_made_elsewhere_are_written_as_mistral_wants_them():
+    """Nine letters and digits; a history may begin at another provider, and a fallback goes on with it."""
+    calls = [{"id": id, "function": {"name": "f", "arguments": "{}"}} for id in ("call_from_openai", "aB3dE5gH7")]
+    messages: list[Any] = [{"role": "user", "content": "tool_call"}, {"role": "assistant", "tool_calls": calls}]
+    messages += [{"role": "tool", "tool_call_id": call["id"], "content": "x"} for call in calls]
+    body = sent(json.dumps({"model": "x", "messages": messages}).encode(), vendor="mistral")
+    said = json.loads(bytes(body["messages"]))
+    first, second = (call.pop("id") for call in said[1]["tool_calls"])
+    assert re.fullmatch(r"[a-zA-Z0-9]{9}", first)
+    assert second == "aB3dE5gH7"
+    assert [message["tool_call_id"] for message in said[2:]] == [first, second]
+    for call in calls:
+        del call["id"]
+    assert said[:2] == messages[:2]
+
+
+@pytest.mark.parametrize(
+    "messages", [[{"tool_call_id": 7}], [{"tool_calls": [7]}], [{"tool_calls": {}}], {"tool_calls": 1}]
+)
+def test_messages_that_are_none_are_refused(messages):
+    """Where they have to be read; whoever passes them on leaves it to the upstream."""
+    with pytest.raises(BadRequest) as refused:
+        sent(json.dumps({"model": "x", "messages": messages}).encode(), vendor="mistral")
+    assert refused.value.param == "messages"
+
+
+def test_an_answer_that_mistral_says_has_failed_is_none():
+    """Its finish reason `error` is no finish."""
+    with pytest.raises(Unreachable, match='ended its answer with "error"'):
+        read(OPEN, HI, event({}, "error"), vendor="mistral")
 
 
 def test_stream_options_that_are_none_are_refused():

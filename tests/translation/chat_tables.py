@@ -15,7 +15,7 @@ BOTH = "`max_completion_tokens` is said too"
 EVERYWHERE: Table = {
     "*.prompt_cache_breakpoint": dropped(CACHE),
     "*].name": dropped(NO_FIELD),
-    f"{ANSWER}.audio.id": refused("OpenAI alone has the audio that it answered with"),
+    f"{ANSWER}.audio": refused("OpenAI alone has the audio that it answered with"),
     f"{ANSWER}.function_call": refused("deprecated"),
     f"{ANSWER}.tool_calls[custom].custom.name": refused("tools are functions"),
     f"{FILE}.file_id": refused("files are not known by id"),
@@ -28,7 +28,7 @@ EVERYWHERE: Table = {
     "logprobs": refused("not translated"),
     "top_logprobs": refused("not translated"),
     "modalities[]": refused("answers are text"),
-    "audio.voice": refused("answers are text"),
+    "audio": refused("answers are text"),
     "web_search_options": refused("not translated"),
     "moderation": refused("ask a moderation model first"),
     "parallel_tool_calls: true": dropped("it is usual"),
@@ -36,7 +36,7 @@ EVERYWHERE: Table = {
     "verbosity": dropped(WISH),
     "store": dropped(WISH),
     "prediction": dropped(WISH),
-    "metadata.team": dropped(WISH),
+    "metadata": dropped(WISH),
     "user": dropped(WISH),
     "safety_identifier": dropped(WISH),
     "service_tier: auto": dropped("it is usual"),
@@ -104,7 +104,7 @@ ANTHROPIC: Table = EVERYWHERE | {
     "response_format.json_schema.name": dropped(NO_FIELD),
     "response_format.json_schema.strict": dropped("it is always"),
     "response_format.json_schema.schema": kept("output_config.format.schema"),
-    "reasoning_effort": kept("thinking.budget_tokens", said=ANYTHING, unless=NO_THINKING),
+    "reasoning_effort": kept("thinking", said=ANYTHING, unless=NO_THINKING),
     "safety_identifier": kept("metadata.user_id"),
     "user": kept("metadata.user_id", unless="`safety_identifier` is said too"),
     "service_tier: auto": kept("service_tier", said="auto"),
@@ -168,7 +168,7 @@ BEDROCK: Table = EVERYWHERE | {
     "response_format.json_schema.strict": dropped("it is always"),
     "response_format.json_schema.schema": kept("outputConfig.textFormat.structure.jsonSchema.schema"),
     "reasoning_effort": kept("additionalModelRequestFields.thinking.budget_tokens", said=ANYTHING, unless=NO_THINKING),
-    "metadata.team": kept("requestMetadata.team"),
+    "metadata": kept("requestMetadata.team"),
     "service_tier: default": dropped("it is usual"),
     "service_tier: flex": kept("serviceTier: flex"),
 }
@@ -216,7 +216,7 @@ COHERE: Table = (
         "response_format.json_schema.name": dropped(NO_FIELD),
         "response_format.json_schema.strict": dropped("it is always"),
         "response_format.json_schema.schema": kept("response_format.json_schema"),
-        "reasoning_effort": kept("thinking.token_budget", "thinking: enabled", said=ANYTHING),
+        "reasoning_effort": kept("thinking", said=ANYTHING),
     }
 )
 
@@ -322,7 +322,13 @@ MISTRAL: Table = AS_IT_CAME | {
     "user": dropped("Mistral refuses it"),
     "store": dropped("Mistral refuses it"),
     "safety_identifier": dropped("Mistral refuses it"),
+    "verbosity": dropped("Mistral refuses it"),
+    "prompt_cache_options": dropped("Mistral refuses it"),
+    "prompt_cache_retention": dropped("Mistral refuses it"),
     "stream_options": dropped("Mistral refuses it, and tells the usage without"),
+    f"{CALL}.id": kept(f"{CALL}.id", said=ANYTHING),
+    f"{ANSWER}.tool_calls[custom].id": kept(f"{ANSWER}.tool_calls[custom].id", said=ANYTHING),
+    f"{RESULT}.tool_call_id": kept(f"{RESULT}.tool_call_id", said=ANYTHING),
 }
 UNREAD = "no other dialect has it"
 NEUTRAL: Table = AS_IT_CAME | {

@@ -130,21 +130,15 @@ def chat_tools(say: Said) -> dict[str, Any]:
 
 def seldom() -> list[dict[str, Any]]:
     """Return requests that chance seldom makes."""
-    user = {"role": "user", "content": "<1>"}
+    user, last = {"role": "user", "content": "<1>"}, {"role": "user", "content": "<9>"}
     called = {"id": "call_1", "type": "function", "function": {"name": "one", "arguments": "{}"}}
-    history = [user, {"role": "assistant", "tool_calls": [called]}, {"role": "tool", "tool_call_id": "call_1"}, user]
+    history = [user, {"role": "assistant", "tool_calls": [called]}, {"role": "tool", "tool_call_id": "call_1"}, last]
+    one, two = (
+        {"name": name, "description": f"<{name}>", "parameters": {"type": "object", "title": name}}
+        for name in ("one", "two")
+    )
     tools = [
-        {
-            "type": "function",
-            "function": {
-                "name": name,
-                "description": f"<{name}>",
-                "parameters": {"type": "object", "title": name},
-                "strict": strict,
-            },
-            "cache_control": MARK,
-        }
-        for name, strict in (("one", {"strict": True}), ("two", {}))
+        {"type": "function", "function": function, "cache_control": MARK} for function in ({**one, "strict": True}, two)
     ]
     named = {"type": "function", "function": {"name": "one"}}
     asked: list[dict[str, Any]] = [
@@ -155,6 +149,14 @@ def seldom() -> list[dict[str, Any]]:
         {"messages": [user], "temperature": 0.5, "top_p": 0.4, "top_k": 3, "reasoning_effort": "high"},
         {"messages": [user], "max_tokens": 3000, "max_completion_tokens": 4000, "user": "a", "safety_identifier": "b"},
     ]
+    odd: list[dict[str, Any]] = [
+        {"content": "<2>", "function_call": {"name": "one", "arguments": "{}"}},
+        {"content": "<2>", "audio": {"id": "a"}},
+        {"content": [{"type": "refusal", "refusal": "<2>"}]},
+        {"content": "<2>", "tool_calls": [{"id": "call_1", "type": "custom", "custom": {"name": "c", "input": "<3>"}}]},
+    ]
+    asked += [{"messages": [user, {"role": "assistant", **turn}, last]} for turn in odd]
+    asked.append({"messages": [user], "tools": [{"type": "custom", "custom": {"name": "c"}}]})
     return [{"model": "m", **one} for one in asked]
 
 

@@ -80,7 +80,7 @@ def test_what_a_chat_completion_says_is_found_explained_or_refused(target: str):
     translate, table = TARGETS[target]
     checker = Checker(lambda said: translate(body_of(said)), table)
 
-    @settings(max_examples=400, deadline=None, derandomize=True, phases=[Phase.generate])
+    @settings(max_examples=200, deadline=None, derandomize=True, phases=[Phase.generate])
     @given(said=chat_requests())
     def check(said: dict[str, Any]) -> None:
         checker.check(said)
