@@ -74,7 +74,9 @@ ANTHROPIC: Table = EVERYWHERE | {
     f"{ANSWER}.content[refusal].refusal": kept(f"{ANSWER}.content[text].text"),
     f"{ANSWER}.refusal": kept(f"{ANSWER}.content[text].text"),
     f"{ANSWER}.reasoning_content": kept(f"{ANSWER}.content[thinking].thinking", unless=UNSIGNED),
-    f"{ANSWER}.thinking_blocks": kept(f"{ANSWER}.content[thinking].signature", said=ANYTHING),
+    f"{ANSWER}.thinking_blocks": kept(
+        f"{ANSWER}.content[thinking].signature", f"{ANSWER}.content[redacted_thinking].data", said=ANYTHING
+    ),
     f"{CALL}.id": kept(f"{ANSWER}.content[tool_use].id"),
     f"{CALL}.function.name": kept(f"{ANSWER}.content[tool_use].name"),
     f"{CALL}.function.arguments": kept(f"{ANSWER}.content[tool_use].input"),
@@ -131,7 +133,11 @@ BEDROCK: Table = EVERYWHERE | {
     f"{ANSWER}.content[refusal].refusal": kept(f"{ANSWER}.content[].text"),
     f"{ANSWER}.refusal": kept(f"{ANSWER}.content[].text"),
     f"{ANSWER}.reasoning_content": kept(f"{ANSWER}.content[].reasoningContent.reasoningText.text", unless=UNSIGNED),
-    f"{ANSWER}.thinking_blocks": kept(f"{ANSWER}.content[].reasoningContent.reasoningText.signature", said=ANYTHING),
+    f"{ANSWER}.thinking_blocks": kept(
+        f"{ANSWER}.content[].reasoningContent.reasoningText.signature",
+        f"{ANSWER}.content[].reasoningContent.redactedContent",
+        said=ANYTHING,
+    ),
     f"{CALL}.id": kept(f"{ANSWER}.content[].toolUse.toolUseId"),
     f"{CALL}.function.name": kept(f"{ANSWER}.content[].toolUse.name"),
     f"{CALL}.function.arguments": kept(f"{ANSWER}.content[].toolUse.input"),
@@ -167,7 +173,12 @@ BEDROCK: Table = EVERYWHERE | {
     "response_format.json_schema.name": kept("outputConfig.textFormat.structure.jsonSchema.name"),
     "response_format.json_schema.strict": dropped("it is always"),
     "response_format.json_schema.schema": kept("outputConfig.textFormat.structure.jsonSchema.schema"),
-    "reasoning_effort": kept("additionalModelRequestFields.thinking.budget_tokens", said=ANYTHING, unless=NO_THINKING),
+    "reasoning_effort": kept(
+        "additionalModelRequestFields.thinking.budget_tokens",
+        "additionalModelRequestFields.thinking: disabled",
+        said=ANYTHING,
+        unless=NO_THINKING,
+    ),
     "metadata": kept("requestMetadata.team"),
     "service_tier: default": dropped("it is usual"),
     "service_tier: flex": kept("serviceTier: flex"),
@@ -311,7 +322,7 @@ OLLAMA: Table = (
         "response_format.json_schema.name": dropped(NO_FIELD),
         "response_format.json_schema.strict": dropped("it is always"),
         "response_format.json_schema.schema": kept("format"),
-        "reasoning_effort": kept("think", said=True),
+        "reasoning_effort": kept("think", said=ANYTHING),
     }
 )
 

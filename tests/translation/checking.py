@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from hypothesis import Phase, given, seed, settings
+from hypothesis import strategies as st
 from msgspec import to_builtins
 
 from gateway.core.errors import BadRequest
@@ -13,6 +15,17 @@ from tests.translation.fates import ANYTHING, SAME, Fate, Table, fate_of
 from tests.translation.leaves import Leaf, carries, entry_of, labelled, leaves, without
 
 SPOKEN = re.compile(r"(?:messages|input)\[(?:user|assistant)\]\.content\[(?:input_|output_)?text\]\.text")
+ROUND = settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate])
+MOST_ROUNDS = 20
+
+
+def until_shown(checker: "Checker", check: Callable[..., None], **strategies: st.SearchStrategy[Any]) -> None:
+    """Check requests that are made up, the same in every run, until all of the table is shown; two rounds at least."""
+    for number in range(MOST_ROUNDS):
+        seed(number)(ROUND(given(**strategies)(check)))()
+        if number and not checker.unshown():
+            return
+    raise AssertionError(f"no request has shown it: {checker.unshown()}")
 
 
 class Checker:
@@ -28,14 +41,16 @@ class Checker:
         self._table = table
         self._shown = Counter[tuple[str, str]]()
 
-    def check(self, said: dict[str, Any]) -> None:
-        """Check a request without what is refused; and with one thing that is, of the kind seen least."""
+    def check(self, said: dict[str, Any]) -> Any:
+        """Check a request without what is refused, and return its translation; and with one thing that is refused, of
+        the kind seen least."""
         doomed = [leaf for leaf in labelled(said) if (found := fate_of(leaf.way, self._table)) and found[1].refused]
         entries = {entry_of(leaf.at) for leaf in doomed}
-        self._check_plain(without(said, entries))
+        written = self._check_plain(without(said, entries))
         if doomed:
             leaf = min(doomed, key=lambda leaf: self._shown[self._row(leaf)[0], "refused"])
             self._check_refused(without(said, entries - {entry_of(leaf.at)}), leaf)
+        return written
 
     def unshown(self) -> list[str]:
         """Return what no request has shown of the table."""
@@ -52,7 +67,7 @@ class Checker:
         assert found is not None, f"{leaf.way} has no row"
         return found
 
-    def _check_plain(self, said: dict[str, Any]) -> None:
+    def _check_plain(self, said: dict[str, Any]) -> Any:
         written = to_builtins(self._translate(said))
         targets: dict[str, list[Any]] = {}
         for leaf in leaves(written):
@@ -65,12 +80,13 @@ class Checker:
             assert fate.dropped, f"{leaf.way} ({leaf.value!r}) is lost: {json.dumps(written, ensure_ascii=False)}"
             self._shown[row, "dropped"] += 1
         self._check_order(said, written)
+        return written
 
     def _check_order(self, said: dict[str, Any], written: Any) -> None:
         """What was said stands in its order."""
         text = json.dumps(written, ensure_ascii=False)
-        marks = [leaf.value.partition(">")[0] + ">" for leaf in leaves(said) if SPOKEN.fullmatch(leaf.way)]
-        places = [text.index(mark) for mark in marks]
+        spoken = [leaf.value for leaf in leaves(said) if SPOKEN.fullmatch(leaf.way)]
+        places = [text.index(mark[0]) for value in spoken if (mark := re.match(r"<\d+>", value))]
         assert places == sorted(places), f"in another order: {text}"
 
     def _check_refused(self, said: dict[str, Any], leaf: Leaf) -> None:

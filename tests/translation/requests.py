@@ -146,6 +146,7 @@ def seldom() -> list[dict[str, Any]]:
         {"messages": history, "tools": tools, "tool_choice": "none"},
         {"messages": [user], "tools": tools, "tool_choice": named, "reasoning_effort": "low"},
         {"messages": [user], "tools": tools[:1], "tool_choice": "none"},
+        {"messages": [user], "tools": tools, "tool_choice": "required"},
         {"messages": [user], "temperature": 0.5, "top_p": 0.4, "top_k": 3, "reasoning_effort": "high"},
         {"messages": [user], "max_tokens": 3000, "max_completion_tokens": 4000, "user": "a", "safety_identifier": "b"},
     ]
@@ -199,7 +200,7 @@ def chat_requests(draw: st.DrawFn) -> dict[str, Any]:
         logprobs=st.just(True),
         top_logprobs=st.integers(1, 5),
         response_format=st.sampled_from(form),
-        reasoning_effort=st.sampled_from(["low", "medium", "high"]),
+        reasoning_effort=st.sampled_from(["none", "low", "medium", "high"]),
         verbosity=st.just("low"),
         service_tier=st.sampled_from(["auto", "default", "flex"]),
         modalities=st.just(["text", "audio"]),

@@ -39,7 +39,8 @@ def block(say: Said, kind: str) -> Block:
 def blocks(say: Said, *kinds: str) -> Any:
     if say.maybe():
         return say.text()
-    return [block(say, say.draw(st.sampled_from(kinds))) for _ in range(say.draw(st.integers(1, 3)))]
+    others = [block(say, say.draw(st.sampled_from(kinds))) for _ in range(say.draw(st.integers(1, 2)))]
+    return [*others, block(say, "text")]
 
 
 def message_turn(say: Said) -> list[dict[str, Any]]:
@@ -153,7 +154,8 @@ def response_turn(say: Said) -> list[dict[str, Any]]:
             given = {"arguments": f'{{"city": "{say.name()}"}}', **say.some(status=st.just("completed"))}
             items.append({"type": "function_call", **called, **given})
     kind = "custom_tool_call_output" if custom else "function_call_output"
-    parts = [input_part(say, "text"), input_part(say, "picture")]
+    picture = {"type": "input_image", "image_url": f"data:image/png;base64,{say.data()}", "detail": "high"}
+    parts = [input_part(say, "text"), picture]
     return items + [
         {"type": kind, "call_id": id, "output": parts if say.maybe() and id == ids[0] else say.text()} for id in ids
     ]

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import Phase, given, settings
 
 from gateway.core.call import Body
 from gateway.providers import cohere_request, ollama_request
@@ -21,7 +20,7 @@ from gateway.providers.openai import OpenAIOptions
 from gateway.wire.chat_request import chat_request
 from tests.providers.test_golden import attempt
 from tests.translation import chat_tables as tables
-from tests.translation.checking import Checker
+from tests.translation.checking import Checker, until_shown
 from tests.translation.fates import Table
 from tests.translation.requests import chat_requests, seldom
 
@@ -75,17 +74,18 @@ TARGETS: dict[str, tuple[Callable[[Body], Any], Table]] = {
 }
 
 
+def checker_of(target: str) -> Checker:
+    translate, table = TARGETS[target]
+    return Checker(lambda said: translate(body_of(said)), table)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_a_chat_completion_says_is_found_explained_or_refused(target: str):
-    translate, table = TARGETS[target]
-    checker = Checker(lambda said: translate(body_of(said)), table)
+    checker = checker_of(target)
+    for said in seldom():
+        checker.check(said)
 
-    @settings(max_examples=200, deadline=None, derandomize=True, phases=[Phase.generate])
-    @given(said=chat_requests())
     def check(said: dict[str, Any]) -> None:
         checker.check(said)
 
-    for said in seldom():
-        checker.check(said)
-    check()
-    assert not (unshown := checker.unshown()), unshown
+    until_shown(checker, check, said=chat_requests())
