@@ -1,9 +1,10 @@
 """Writes a chat completion request as a request of Anthropic's Messages API.
 
 Translated: everything that the API can say. Left out, for they are wishes and not demands: `seed`, the penalties,
-`prediction`, `metadata`, `verbosity`, `store`, and sampling parameters where the model takes none (or none while it
-thinks; of `temperature` and `top_p` the models that take one of them get the temperature). Refused, naming the field:
-`n` over 1, log probabilities, `logit_bias`, audio, web search, tools other than functions, files by id.
+`prediction`, `metadata`, `verbosity`, `store`, service tiers but `auto` and `default`, the `name` of messages and
+schemas, and sampling parameters where the model takes none (or none while it thinks; of `temperature` and `top_p` the
+models that take one of them get the temperature). Refused, naming the field: `n` over 1, log probabilities,
+`logit_bias`, audio, web search, tools other than functions, files by id.
 
 A system message in mid-conversation becomes text of the user's turn where it stands. `json_object`, which the API
 does not have, becomes an instruction. A `reasoning_effort` that a model lacks becomes the next lower one that it has.

@@ -1,9 +1,10 @@
 """Writes a chat completion request as a request of Gemini's `generateContent`.
 
 Translated: everything that the API can say. Left out, for they are wishes and not demands: `user`, `metadata`,
-`service_tier`, `prediction`, `verbosity`, `store`, `detail` of images and `strict` of tools. Refused, naming the
-field: `n` over 1, log probabilities, `logit_bias`, audio answers, web search, `parallel_tool_calls: false` (Gemini
-calls as many as it likes), tools other than functions, files by id, pictures at addresses that Google does not fetch.
+`service_tier`, `prediction`, `verbosity`, `store`, `detail` of images, the `name` of messages and files, `strict` of
+tools, and what was thought before: Gemini takes its signatures back, and no thoughts. Refused, naming the field: `n`
+over 1, log probabilities, `logit_bias`, audio answers, web search, `parallel_tool_calls: false` (Gemini calls as many
+as it likes), tools other than functions, files by id, pictures at addresses that Google does not fetch.
 
 A system message in mid-conversation becomes text of the user's turn where it stands. A `reasoning_effort` that a
 model lacks becomes its nearest: the next higher one at the lower end, `high` at the upper.

@@ -101,6 +101,17 @@ async def test_an_outage_is_felt_only_when_the_token_has_ended(issuer: Issuer, c
         await issuer.sends()
 
 
+async def test_a_fetch_that_takes_long_is_not_doubled(issuer: Issuer):
+    """However long after its beginning others need the token too."""
+    issuer.upstream.will(Silent())
+    waiting = [asyncio.create_task(issuer.sends(within_s=0.2)) for _ in range(3)]
+    await issuer.upstream.until(lambda: issuer.upstream.asked)
+    issuer.clock.passed_s = 2 * PAUSE_S
+    waiting += [asyncio.create_task(issuer.sends(within_s=0.1)) for _ in range(3)]
+    assert all(isinstance(one, TimedOut) for one in await asyncio.gather(*waiting, return_exceptions=True))
+    assert issuer.upstream.asked == 1
+
+
 async def test_who_waits_for_a_token_waits_no_longer_than_the_call_may(issuer: Issuer):
     """The clock that fires is the call's, and says its name; the fetch goes on for others."""
     issuer.upstream.will(Silent())

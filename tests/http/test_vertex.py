@@ -60,8 +60,9 @@ async def test_a_credential_that_google_refuses_is_a_failure_of_ours():
         assert upstream.asked == 1
 
 
-async def test_an_outage_of_the_tokens_is_tried_again():
+async def test_an_outage_of_the_tokens_is_tried_again(monkeypatch):
     """It is an upstream that failed before it answered."""
+    monkeypatch.setattr(access, "PAUSE_S", 0.05)
     async with ScriptedUpstream() as upstream, serving(config_of(upstream)) as gateway:
         upstream.will(Fails(503, {}), gives("token-1"), HELLO)
         assert (await gateway.ask(model="gemini")).json()["choices"][0]["message"]["content"] == "Hello there"

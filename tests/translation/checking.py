@@ -106,4 +106,4 @@ def says(found: Any, value: Any, fate: Fate) -> bool:
     """Tell whether what is found in a target is what the table promises."""
     if fate.said is ANYTHING:
         return True
-    return carries(found, value) if fate.said is SAME else found == fate.said
+    return carries(found, value if fate.said is SAME else fate.said)

@@ -36,7 +36,7 @@ MESSAGES: Table = {
     f"{USER}.content[tool_result].content[image].source.media_type": kept(f"{PICTURE}.url"),
     f"{USER}.content[tool_result].content[image].source.url": kept(f"{PICTURE}.url"),
     f"{USER}.content[tool_result].content[image].cache_control": kept(f"{USER}.content[image_url].cache_control"),
-    f"{USER}.content[tool_result].is_error": kept(f"{RESULT}.content[text].text", said=ANYTHING),
+    f"{USER}.content[tool_result].is_error": kept(f"{RESULT}.content[text].text", said="The call failed"),
     f"{USER}.content[tool_result].cache_control": kept(f"{RESULT}.content[text].cache_control"),
     f"{ANSWER}.content[text].text": kept(f"{ANSWER}.content[text].text"),
     f"{ANSWER}.content[text].cache_control": kept(f"{ANSWER}.content[text].cache_control"),
