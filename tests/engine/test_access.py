@@ -79,6 +79,7 @@ async def test_a_token_is_renewed_before_it_ends_and_nobody_waits(issuer: Issuer
 
 
 async def test_the_new_token_is_sent_as_soon_as_it_is_here(issuer: Issuer):
+    """The old one may end in the middle of what it was sent for."""
     issuer.upstream.will(gives("one"), gives("two"))
     await issuer.sends()
     issuer.clock.passed_s = 3600 - EARLY_S
@@ -120,6 +121,7 @@ async def test_who_waits_for_a_token_waits_no_longer_than_the_call_may(issuer: I
 
 
 async def test_an_endpoint_that_is_silent_is_given_up(issuer: Issuer, monkeypatch):
+    """The clock is named FETCH_S, and the error says who was silent."""
     monkeypatch.setattr(access_module, "FETCH_S", 0.05)
     issuer.upstream.will(Silent())
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ gave none in 0\.05 seconds"):
@@ -127,6 +129,7 @@ async def test_an_endpoint_that_is_silent_is_given_up(issuer: Issuer, monkeypatc
 
 
 async def test_a_client_that_leaves_does_not_end_the_fetch_for_the_others(issuer: Issuer):
+    """They wait for the same one."""
     issuer.upstream.will(gives("one"))
     leaver, stayer = asyncio.create_task(issuer.sends()), asyncio.create_task(issuer.sends())
     await asyncio.sleep(0)

@@ -45,6 +45,7 @@ def test_a_place_that_is_none_breaks_the_answer(path: str):
 
 
 def test_a_place_within_what_is_no_holder_breaks_the_answer():
+    """Nothing is overwritten to make room, and nothing is nested without end."""
     with pytest.raises(Unreachable):
         gathered(PartialArg("$.a", string_value="x"), PartialArg("$.a.b", string_value="y"))
     with pytest.raises(Unreachable):

@@ -160,6 +160,7 @@ def test_a_credential_that_cannot_be_used_is_told_at_the_start(credentials, said
 
 @pytest.mark.parametrize("wrong", [{"location": "Europe!"}, {"location": ""}, {"project": "a/b"}])
 def test_what_becomes_part_of_an_address_is_checked(wrong):
+    """Requests with our token go to the address that it makes."""
     with pytest.raises(ValueError, match="write one like"):
         options(**wrong)
 
@@ -216,6 +217,7 @@ def test_only_claude_speaks_messages_there():
 
 
 def test_a_refusal_is_the_same_as_at_their_makers():
+    """One translation for both places."""
     for model, param in (("gemini-2.5-flash", "n"), ("claude-opus-5", "n")):
         with pytest.raises(BadRequest) as raised:
             vertex().request(attempt({"messages": HI, "n": 2}, model))
@@ -232,6 +234,7 @@ def test_both_have_prices_there():
 
 
 def test_prefill_is_claude_s_until_4_5():
+    """As it is at Anthropic: what continues a broken stream there continues it here."""
     assert options().prefill("claude-sonnet-4-5@20250929") == "plain"
     assert options().prefill("claude-opus-5") == options().prefill("gemini-2.5-pro") == "none"
 

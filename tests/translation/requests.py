@@ -5,7 +5,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-PDF = "JVBERi0x"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 MARK = {"type": "ephemeral"}
 letters = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=3)

@@ -81,6 +81,7 @@ def checker_of(target: str) -> Checker:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_a_chat_completion_says_is_found_explained_or_refused(target: str):
+    """Whatever else a request says: what is lost without a word is missed only by the answer."""
     checker = checker_of(target)
     for said in seldom():
         checker.check(said)

@@ -48,6 +48,7 @@ SURFACES: dict[str, Surface] = {
 
 @pytest.mark.parametrize("surface", SURFACES)
 def test_what_a_request_says_is_found_explained_or_refused(surface: str):
+    """And what came of it is, at the next: two translations in a row lose no more than the tables say."""
     chat_body, table, requests, seldom = SURFACES[surface]
     checker = Checker(lambda said: json.loads(chat_body(body_of(said)).raw), table)
     onward = {target: checker_of(target) for target in TARGETS}
