@@ -199,6 +199,10 @@ class Rejected(UpstreamFailed):
     retryable = False
     unhealthy = False
     kind = "invalid_request_error"
+    unsupported: str = ""
+    """The parameter that the model does not take; without it, the request may be taken."""
+    instead: str = ""
+    """The one that it would take in its place, if the upstream names it."""
 
     def __init__(self, message: str, *, status: int, kind: str | None = None, **more: str | None) -> None:
         super().__init__(message, param=more.get("param"), code=more.get("code"))

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from gateway.core.fit import Fit
 from gateway.core.principal import Principal
 from gateway.core.receipt import Receipt, Tried
 from gateway.core.route import Deployment, Order, Prefill, Route
@@ -289,6 +290,18 @@ class Fleet(Protocol):
         ...
 
 
+class Fits(Protocol):
+    """What deployments are known not to take."""
+
+    def of(self, deployment: Deployment) -> Fit | None:
+        """Return what has to be done to a request for it; `None`: nothing. Costs a look-up."""
+        ...
+
+    def learn(self, deployment: Deployment, more: Fit) -> None:
+        """Remember for a while what its upstream has just said."""
+        ...
+
+
 class Resources(Struct, frozen=True):
     """All of it, handed to every middleware's `build`."""
 
@@ -302,3 +315,5 @@ class Resources(Struct, frozen=True):
     fleet: Fleet
     key_sets: KeySets | None = None
     """`None`: nothing may be fetched, and so no `jwks_url` be configured."""
+    fits: Fits | None = None
+    """`None`: nothing is known of what models take."""

@@ -18,6 +18,11 @@ others only; the same again where there is no other. `error`: the client is told
 Midstream = Literal["fail", "restart", "continue", "buffer"]
 """What follows when a stream breaks that the client has begun to see."""
 
+Unsupported = Literal["drop", "refuse", "pass"]
+"""What follows when a model is known not to take a parameter. `drop`: it is left out, and the client is told, where the
+answer is still the one that was asked for; else, and with `refuse`, we refuse the call. `pass`: it is sent as it came,
+whatever is known, and the upstream's error is passed on."""
+
 Prefill = Literal["none", "plain", "prefix"]
 """Whether a model goes on from a last message of the assistant's: it does not; it does; if that says `prefix: true`."""
 
@@ -61,6 +66,8 @@ class Deployment(Struct, frozen=True):
     """From the configuration. `None`: as it is known of the provider's model."""
     price: Price | None = None
     """From the configuration. `None`: look it up."""
+    rejects: frozenset[str] = frozenset()
+    """From the configuration: parameters that it does not take, besides those that are known."""
     dearness: float = float("inf")
     """What `cheapest` goes by, known at load: the price of a prompt and a completion token. Infinite: unknown."""
 
@@ -88,6 +95,8 @@ class Route(Struct, frozen=True):
     midstream: Midstream = "fail"
     client_leaves: Literal["stop", "finish"] = "stop"
     """When the client leaves: `stop` its upstream, or read the answer to its end, so that its usage is exact."""
+    unsupported: Unsupported = "drop"
+    """What follows when a model is known not to take a parameter."""
     hedge: Hedge | None = None
     timeouts: Timeouts = Timeouts()
     off: Mapping[str, str] = {}

@@ -14,7 +14,7 @@ from msgspec import Meta
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.wait import wait_base, wait_exponential_jitter
 
-from gateway.core.call import OF_MODELS, Call, Operation
+from gateway.core.call import OF_MODELS, Attempt, Call, Operation
 from gateway.core.errors import UnknownModel, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Why
@@ -24,6 +24,7 @@ from gateway.core.route import Hedge
 from gateway.core.units import Duration
 from gateway.middleware.allowance import Allowance
 from gateway.middleware.base import Options
+from gateway.middleware.fitting import DROPPED, Fitted, learn
 from gateway.middleware.hedge import race
 from gateway.middleware.rescue import hold, rescued
 from gateway.middleware.through_chat import as_chat, through_chat
@@ -72,6 +73,7 @@ class Retry:
         self._waits = Waits(options)
         self._resources = resources
         self._fleet = resources.fleet
+        self._fits = resources.fits
         self._repeats = Allowance(resources.clock, options.share, floor=FLOOR)
         self._hedges: dict[str, Allowance] = {}
 
@@ -119,25 +121,42 @@ class Retry:
     async def _ask(self, tries: Tries, next: Handler, call: Call, place: Place, why: Why) -> Begun | UpstreamFailed:
         """Return the answer that a place begins, or why it does not.
 
+        A place that says which parameter it does not take is asked once more without, where that is no other question.
+
         Raises:
+            BadRequest: the call says what the deployment does not take.
             UpstreamFailed: no other attempt can help.
         """
-        attempt = call.attempt(place.deployment, why)
+        deployment = place.deployment
+        while True:
+            fit = None if self._fits is None or tries.route.unsupported == "pass" else self._fits.of(deployment)
+            fitted = None if fit is None else Fitted(call, deployment, fit)
+            asked = call if fitted is None else fitted.call
+            attempt = asked.attempt(deployment, why)
+            try:
+                reply = await self._begin(attempt, next)
+            except UpstreamFailed as error:
+                attempt.tried.wasted = True
+                if self._fits is not None and learn(asked, deployment, error, self._fits) and tries.once_more():
+                    why = "retry"
+                    continue
+                tries.failed(place, error)
+                if call.passage is not None and call.passage.spent:
+                    raise  # its body has gone, and cannot be sent once more
+                return error
+            if fitted is not None and fitted.dropped:
+                call.receipt.headers[DROPPED] = ", ".join(fitted.dropped)
+            return Begun(place, attempt, reply)
+
+    async def _begin(self, attempt: Attempt, next: Handler) -> Reply:
         tried = attempt.tried
-        try:
-            async with attempt:
-                self._fleet.begin(place.deployment, tried)
-                attempt.at_end(lambda receipt: self._fleet.end(tried, receipt))
-                reply = await next(attempt)
-                tried.first_chunk_s = call.clock.now() - tried.began_s
-                self._fleet.spoke(tried, stream=call.stream)
-        except UpstreamFailed as error:
-            tried.wasted = True
-            tries.failed(place, error)
-            if call.passage is not None and call.passage.spent:
-                raise  # its body has gone, and cannot be sent once more
-            return error
-        return Begun(place, attempt, reply)
+        async with attempt:
+            self._fleet.begin(attempt.deployment, tried)
+            attempt.at_end(lambda receipt: self._fleet.end(tried, receipt))
+            reply = await next(attempt)
+            tried.first_chunk_s = attempt.clock.now() - tried.began_s
+            self._fleet.spoke(tried, stream=attempt.stream)
+        return reply
 
     async def _hedged(self, call: Call, hedge: Hedge, tries: Tries, place: Place, ask: Ask) -> Begun | UpstreamFailed:
         """Ask a place and, when it is late to speak, another beside it."""

@@ -7,6 +7,7 @@ What a request keeps, loses and is refused for is said in `anthropic_request`. S
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,11 +18,12 @@ from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import facts, messages_request
-from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.beside import AsItCame
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
 from gateway.providers.forward import ForwardReader, heard
 from gateway.providers.masking import without_credentials
+from gateway.providers.model_lists import anthropic_page
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import lost, must_be_exact
 from gateway.wire.chat_request import chat_request
@@ -161,6 +163,19 @@ class Anthropic:
             told = error["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no message: {told}", code=_code(error))
         return heard(body, events) if attempt.surface == "messages" else _writer(attempt).whole(events)
+
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for a page of the list of models."""
+        after = f"&after_id={quote(page, safe='')}" if page else ""
+        return Request(f"{self._base_url}/models?limit=1000{after}", b"", dict(self.headers), "GET")
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return what a page says.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        return anthropic_page(body)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

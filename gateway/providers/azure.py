@@ -19,14 +19,18 @@ class AzureOptions(Keyed, frozen=True, kw_only=True):
     """A dated API such as `2024-10-21`. Empty: the v1 API, which has no versions."""
 
     def __post_init__(self) -> None:
-        """Check the version.
+        """Check the version, and that nothing is asked that Azure does not tell.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or something is.
         """
         if not re.fullmatch(r"(\d{4}-\d\d-\d\d(-preview)?)?", self.api_version):
             raise ValueError(
                 f'"{self.api_version}" is no api_version; write a date like 2024-10-21, or leave it out for the v1 API'
+            )
+        if self.discover is not None:
+            raise ValueError(
+                "discover: Azure lists what could be deployed, not what is; name your deployments under `models:`"
             )
 
     def off(self) -> str:

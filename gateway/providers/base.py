@@ -7,9 +7,11 @@ from msgspec import Struct
 
 from gateway.core.call import Attempt, Operation, Surface, Upload
 from gateway.core.errors import UpstreamFailed
+from gateway.core.model import NOTHING_KNOWN, ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.secret import Secret
+from gateway.core.units import Duration
 
 
 class Request(Struct, frozen=True):
@@ -104,6 +106,51 @@ def grant_of(provider: Provider) -> Grant | None:
 
 
 AProvider = TypeVar("AProvider", "Provider", "LocalProvider")
+
+
+class ListedModel(Struct, frozen=True):
+    """A model of an upstream's own list."""
+
+    id: str
+    """As a deployment's target names it, behind the provider."""
+    facts: ModelFacts = NOTHING_KNOWN
+    """What the list says of it."""
+
+
+class ModelPage(Struct, frozen=True):
+    """A page of an upstream's list of models."""
+
+    models: list[ListedModel]
+    next: str = ""
+    """What to ask the next page by; empty: this is the last one."""
+
+
+@runtime_checkable
+class Lister(Protocol):
+    """A provider whose upstream can be asked which models it has."""
+
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for a page of the list.
+
+        Args:
+            page: what the page before it said is `next`; empty: the first.
+            wall_s: now, in seconds since 1970, for those whose requests are signed.
+        """
+        ...
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return what a page says.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        ...
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
+        """Return what an upstream's error means."""
+        ...
+
+
 CHAT_ONLY: frozenset[Surface] = frozenset({"chat"})
 
 
@@ -130,7 +177,7 @@ def beside_chat(provider: AProvider) -> Mapping[Operation, AProvider]:
 
 @runtime_checkable
 class LocalProvider(Protocol):
-    """A provider that answers by itself, without an upstream."""
+    """A provider that answers by itself, without an upstream. Its `models`, if it has any, are listed."""
 
     def answer(self, attempt: Attempt) -> list[Chunk]:
         """Return the answer: its chunks, or the one chunk of a whole answer."""
@@ -155,6 +202,10 @@ class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Return what the price table (genai-prices) calls the vendor; empty: it has no prices for this provider."""
         return ""
 
+    def known_as(self) -> str:
+        """Return by which name `config/models.yaml` knows whoever is asked: its kind, or its vendor; empty: by none."""
+        return self.kind
+
     def prefill(self, model: str) -> Prefill:
         """Return whether `model` is known to go on from a last message of the assistant's."""
         return "none"
@@ -177,6 +228,9 @@ class Keyed(ProviderOptions, frozen=True, kw_only=True):
     """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
     http: Literal["native", "httpx"] = "native"
     """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
+    discover: Duration | None = None
+    """Ask the upstream for its list of models at the start and so often from then on, so that `/v1/models` has the real
+    names that a pattern such as `openai/*` stands for, and what the list tells of them. Not asked when left out."""
 
     key_variable: ClassVar[str] = ""
     """The usual variable of the key, for those who have not set it."""

@@ -16,7 +16,7 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.secret import Secret
-from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.bedrock_answer import ConverseDecoder, whole_events
 from gateway.providers.bedrock_embeddings import BedrockEmbeddings
 from gateway.providers.bedrock_errors import failed
@@ -26,6 +26,7 @@ from gateway.providers.bedrock_request import converse_request
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, error_object
 from gateway.providers.masking import without_credentials
+from gateway.providers.model_lists import bedrock_page
 from gateway.providers.reader import EventReader
 from gateway.providers.sigv4 import Credentials, signed
 from gateway.providers.skipping import must_be_exact
@@ -134,9 +135,7 @@ class Bedrock:
         """Return the request for what `method` does at an attempt's model: signed, unless there is an API key."""
         model = quote(attempt.deployment.model, safe="")  # an ARN has slashes, and ids have colons
         request = Request(f"{self._base_url}/model/{model}/{method}", body, dict(self._headers))
-        if self._credentials is None:
-            return request
-        return signed(request, self._credentials, region=self._region, service=SERVICE, wall_s=attempt.clock.wall())
+        return self._signed(request, attempt.clock.wall())
 
     def reader(self, attempt: Attempt) -> EventReader:
         """Return a reader for a streamed answer."""
@@ -158,11 +157,29 @@ class Bedrock:
             raise Unreachable(f"the upstream answered 200, but with no message: {told}")
         return _writer(attempt).whole(events)
 
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for the list of models, which is one page, at the control plane beside the runtime."""
+        url = f"{self._base_url.replace('://bedrock-runtime.', '://bedrock.', 1)}/foundation-models"
+        return self._signed(Request(url, b"", dict(self._headers), "GET"), wall_s)
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return which models there are.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        return bedrock_page(body)
+
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means: its name stands in a header, `ThrottlingException:http://…`."""
         error = error_object(without_credentials(body, self._hidden))
         name = headers.get("x-amzn-errortype", "") or str(error.get("__type") or error.get("code") or "")
         return failed(name, error, status=status, headers=headers)
+
+    def _signed(self, request: Request, wall_s: float) -> Request:
+        if self._credentials is None:
+            return request
+        return signed(request, self._credentials, region=self._region, service=SERVICE, wall_s=wall_s)
 
 
 def _writer(attempt: Attempt) -> ChatWriter:

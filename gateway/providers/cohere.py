@@ -7,6 +7,7 @@ as a tool's result, cannot be said in a chat completion and is left out. Cohere 
 """
 
 from typing import Any, ClassVar, TypeVar, cast
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +16,7 @@ from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.cohere_embeddings import CohereEmbeddings
 from gateway.providers.cohere_request import chat_body
 from gateway.providers.cohere_rerank import CohereRerank
@@ -23,6 +24,7 @@ from gateway.providers.counting import count
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, error_object, failure
 from gateway.providers.masking import without_credentials
+from gateway.providers.model_lists import cohere_page
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import must_be_exact
 from gateway.wire.chat_request import chat_request
@@ -67,6 +69,7 @@ class Cohere:
         base_url = (options.base_url or "https://api.cohere.com").rstrip("/").removesuffix("/v2")
         url = f"{base_url}/v2"
         self._url = f"{url}/chat"
+        self._list_url = f"{base_url}/v1/models?page_size=1000"
         self._headers = {
             "content-type": "application/json",
             "authorization": f"Bearer {options.api_key.reveal()}",
@@ -105,6 +108,19 @@ class Cohere:
             told = error_object(body)["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no answer: {told}")
         return _writer(attempt).whole(answer_events(answer, answer.message))
+
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for a page of the list of models, which only the first version of the API has."""
+        token = f"&page_token={quote(page, safe='')}" if page else ""
+        return Request(self._list_url + token, b"", dict(self._headers), "GET")
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return what a page says.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        return cohere_page(body)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

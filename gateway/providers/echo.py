@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 
 from gateway.core.call import Attempt, Operation
+from gateway.core.model import Capabilities, ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import LocalProvider, ProviderOptions
+from gateway.providers.base import ListedModel, LocalProvider, ProviderOptions
 from gateway.providers.chat import parts, refuse
 from gateway.providers.echo_embeddings import EchoEmbeddings
 from gateway.wire.chat_request import ChatRequest, Message, chat_request
@@ -30,6 +31,19 @@ class Echo:
     """Says the last user message back, a word at a time; a word counts as a token."""
 
     beside_chat: Mapping[Operation, LocalProvider] = {"embeddings": EchoEmbeddings()}
+    models = (
+        ListedModel(
+            "echo",
+            ModelFacts(
+                inputs=("text",),
+                outputs=("text",),
+                capabilities=Capabilities(
+                    tools=False, vision=False, reasoning=False, json_schema=False, streaming=True
+                ),
+            ),
+        ),
+    )
+    """It answers to every name; this is the one that a list shows."""
 
     def answer(self, attempt: Attempt) -> list[Chunk]:
         """Return the answer: its chunks, or the one chunk of a whole answer.

@@ -15,6 +15,7 @@ import msgspec
 from gateway.core.errors import Busy, Rejected, TimedOut, Unreachable, UpstreamFailed
 from gateway.providers import context_length
 from gateway.providers.masking import masked
+from gateway.providers.unsupported import unsupported
 
 MAX_MESSAGE = 1000
 """Characters of an upstream's message that are passed on."""
@@ -37,7 +38,12 @@ SPENT = frozenset(
 
 
 def failure(
-    status: int, headers: Mapping[str, str], message: str, code: str | None = None, kind: str | None = None
+    status: int,
+    headers: Mapping[str, str],
+    message: str,
+    code: str | None = None,
+    kind: str | None = None,
+    param: str | None = None,
 ) -> UpstreamFailed:
     """Return what an upstream's error means.
 
@@ -47,6 +53,7 @@ def failure(
         message: the upstream's own; cut to `MAX_MESSAGE`.
         code: the upstream's stable word for it.
         kind: the upstream's type, where it is one of OpenAI's; otherwise it follows from the status.
+        param: what it is about, where the upstream says.
     """
     reason = brief(message)
     if status in (401, 403):
@@ -68,7 +75,9 @@ def failure(
         return TimedOut(message, code=code)
     if 400 <= status < 500:
         usual = "not_found_error" if status == 404 else "invalid_request_error"
-        return Rejected(message, status=status, kind=kind or usual, code=code)
+        rejected = Rejected(message, status=status, kind=kind or usual, code=code, param=param)
+        rejected.unsupported, rejected.instead = unsupported(status, message, code, param)
+        return rejected
     return Unreachable(message, code=code)
 
 

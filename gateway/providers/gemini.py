@@ -16,13 +16,14 @@ from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
 from gateway.providers.gemini_embeddings import GeminiEmbeddings
 from gateway.providers.gemini_partial import PartialArg, PartialCall
 from gateway.providers.gemini_request import content_request
 from gateway.providers.masking import without_credentials
+from gateway.providers.model_lists import gemini_page
 from gateway.providers.reader import EventReader
 from gateway.providers.skipping import must_be_exact
 from gateway.wire.chat_request import chat_request
@@ -126,6 +127,19 @@ class Gemini:
             told = error_object(body)["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no content: {told}")
         return _writer(attempt).whole(events + last)
+
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for a page of the list of models."""
+        token = f"&pageToken={quote(page, safe='')}" if page else ""
+        return Request(f"{self._url.rstrip('/')}?pageSize=1000{token}", b"", dict(self._headers), "GET")
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return what a page says.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        return gemini_page(body)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

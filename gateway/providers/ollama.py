@@ -17,11 +17,12 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.secret import Secret
 from gateway.core.usage import Usage
-from gateway.providers.base import Keyed, Provider, Request
+from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.counting import count
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, error_object, failure
 from gateway.providers.masking import without_credentials
+from gateway.providers.model_lists import ollama_page
 from gateway.providers.ollama_embeddings import OllamaEmbeddings
 from gateway.providers.ollama_request import chat_body
 from gateway.providers.reader import EventReader
@@ -110,6 +111,18 @@ class Ollama:
             told = error_object(body)["message"] or "nothing"
             raise Unreachable(f"the upstream answered 200, but with no whole answer: {told[:200]}")
         return _writer(attempt).whole(events)
+
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for the list of the models that were pulled, which is one page."""
+        return Request(f"{self._url.removesuffix('/chat')}/tags", b"", dict(self._headers), "GET")
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return which models there are.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        return ollama_page(body)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""

@@ -13,17 +13,18 @@ from gateway.core.call import Attempt
 from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
-from gateway.providers.base import Keyed, Reader, Request
+from gateway.providers.base import Keyed, ModelPage, Reader, Request
 from gateway.providers.beside import beside_openai
 from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.forward import ForwardReader
 from gateway.providers.masking import without_credentials
+from gateway.providers.model_lists import openai_page
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
 from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.responses import ResponseDecoder, whole_response
-from gateway.providers.vendors import Vendor, vendor, vendor_at, vendor_names
+from gateway.providers.vendors import Vendor, name_at, vendor, vendor_at, vendor_names
 
 
 class OpenAIOptions(Keyed, frozen=True, kw_only=True):
@@ -61,6 +62,10 @@ class OpenAIOptions(Keyed, frozen=True, kw_only=True):
     def price_table(self) -> str:
         """Return what the price table calls the vendor; empty: nobody knows the prices of a server of one's own."""
         return self.row.price_table
+
+    def known_as(self) -> str:
+        """Return the vendor; empty: a server of one's own may have any model, under any name."""
+        return self.vendor or (name_at(self.base_url) if self.base_url else self.kind or "openai")
 
     def prefill(self, model: str) -> Prefill:
         """Return what is known of the vendor."""
@@ -159,6 +164,18 @@ class OpenAI:
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an error means."""
         return failure_of(without_credentials(body, self.headers), status, headers)
+
+    def list_request(self, page: str, wall_s: float) -> Request:
+        """Return what to send for the list of models, which is one page."""
+        return Request(f"{self._base_url}/models", b"", dict(self.headers), "GET")
+
+    def listed(self, body: bytes) -> ModelPage:
+        """Return which models there are.
+
+        Raises:
+            Unreachable: it is no list of models.
+        """
+        return openai_page(body)
 
 
 def _options(attempt: Attempt) -> dict[str, Any]:

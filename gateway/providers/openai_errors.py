@@ -47,9 +47,10 @@ def failure_of(body: bytes, status: int = 0, headers: Mapping[str, str] | None =
     status = status or _status(error, code, kind)
     if status == 403 and _is_flagged(error):
         status, code = 400, "content_filter"
-    failed = failure(status, headers or {}, _message(error), code=code, kind=kind)
-    param = error.get("param")
-    failed.param = param if isinstance(param, str) else None
+    said = error.get("param")
+    param = said if isinstance(said, str) else None
+    failed = failure(status, headers or {}, _message(error), code=code, kind=kind, param=param)
+    failed.param = param
     return failed
 
 

@@ -80,10 +80,16 @@ def vendor_names() -> frozenset[str]:
 
 def vendor_at(base_url: str) -> Vendor | None:
     """Return the vendor whose public API `base_url` is; `None`: it is a server of one's own, or one we do not know."""
-    for row in _rows().values():
+    name = name_at(base_url)
+    return _rows()[name] if name else None
+
+
+def name_at(base_url: str) -> str:
+    """Return the name of the vendor whose public API `base_url` is; empty: nobody's that we know."""
+    for name, row in _rows().items():
         if row.key == "required" and row.base_url.split("/")[2] == base_url.partition("://")[2].partition("/")[0]:
-            return row
-    return None
+            return name
+    return ""
 
 
 @cache

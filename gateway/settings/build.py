@@ -18,6 +18,7 @@ from gateway.core.resources import Clock, Resources, WithoutRedis
 from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
 from gateway.core.usage import Price
 from gateway.engine.engine import Engine
+from gateway.engine.fits import KnownFits
 from gateway.engine.health import Rules
 from gateway.engine.outgoing import head_of, target_of
 from gateway.engine.passages import Passages
@@ -120,6 +121,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         routes=table,
         fleet=process.fleet,
         key_sets=process.key_sets,
+        fits=KnownFits(process.lessons, lambda name: settings.providers[name].known_as()),
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
     limits = [options for options in settings.chain if isinstance(options, LimitsOptions)]
@@ -363,6 +365,7 @@ def _route(name: str, route: RouteSettings, usable: tuple[Deployment, ...], why_
         context_fallbacks=tuple(route.context_fallbacks),
         midstream=route.midstream,
         client_leaves=route.client_leaves,
+        unsupported=route.unsupported,
         hedge=None if hedge is None else Hedge(hedge.percentile / 100, hedge.share),
         timeouts=_timeouts(route.timeouts, TimeoutSettings()),
         off=why_not,
@@ -388,6 +391,7 @@ def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deploym
         prefill=deployment.prefill,
         timeouts=_timeouts(deployment.timeouts, route.timeouts),
         price=None if deployment.price is None else _price(deployment.price),
+        rejects=frozenset(deployment.rejects),
     )
 
 

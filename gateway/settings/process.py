@@ -12,6 +12,7 @@ from gateway.core.resources import Clock
 from gateway.core.shipped import shipped
 from gateway.engine.access import Access
 from gateway.engine.clock import SystemClock
+from gateway.engine.fits import Lessons
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.http1 import NativeTransport
 from gateway.engine.jwks import JWKS
@@ -37,6 +38,7 @@ class Process:
         self.limiter = MemoryLimiter(self.clock)
         self.answers = MemoryAnswers(CACHE_BYTES, self.clock)
         self.key_sets = JWKS(self.clock)
+        self.lessons = Lessons(self.clock)
         prices = shipped("config/prices.yaml")
         self.price_overrides = overrides_of(prices.read_text(), str(prices))
         self._roots = roots

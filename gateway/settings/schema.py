@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from msgspec import Meta, Struct, field
 
 from gateway.core.principal import Limits
-from gateway.core.route import Midstream, Order, Prefill, Then
+from gateway.core.route import Midstream, Order, Prefill, Then, Unsupported
 from gateway.core.secret import Secret
 from gateway.core.units import Duration, Size
 from gateway.middleware.base import Options
@@ -121,6 +121,9 @@ class DeploymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     `prefix` (that message says `prefix: true`). As far as is known of the model when left out."""
     price: PriceSettings | None = None
     """What it costs, where the price table does not know or is wrong."""
+    rejects: list[str] = []
+    """Parameters that it does not take, besides those that are known of the model; the route's `unsupported` says what
+    follows."""
 
 
 class HedgeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +152,10 @@ class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shown before the answer is complete (`buffer`)."""
     client_leaves: Literal["stop", "finish"] = "stop"
     """When the client leaves: `stop` the upstream at once, or `finish` quietly, so that the usage is exact."""
+    unsupported: Unsupported = "drop"
+    """When a model is known not to take a parameter, such as `temperature`: `drop` it and tell the client, or `refuse`
+    the call; one that changes what is asked for (`tools`, `stop`, `response_format`) is never dropped. `pass`: send all
+    as it came. What nobody knew is learnt from the upstream's error: with `drop` it is asked once more without."""
     hedge: HedgeSettings | None = None
     """Ask a second deployment when the first is late to speak. Not done when left out."""
     timeouts: TimeoutSettings = TimeoutSettings()
