@@ -45,6 +45,13 @@ class ModelFacts(Struct, frozen=True):
         """Return these facts, and the other's where these say nothing."""
         return _filled(self, other, capabilities=_filled(self.capabilities, other.capabilities))
 
+    def with_vision(self) -> "ModelFacts":
+        """Return these facts, whether the model reads images told by what it takes, where nobody has said it."""
+        if self.inputs is None or self.capabilities.vision is not None:
+            return self
+        seeing = msgspec.structs.replace(self.capabilities, vision="image" in self.inputs)
+        return msgspec.structs.replace(self, capabilities=seeing)
+
     @classmethod
     def of_all(cls, each: Sequence["ModelFacts"]) -> Self:
         """Return what holds of every one of several models: what a client may rely on whichever of them answers.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 4096
 """Models remembered; clients choose names where a route is a pattern."""
+MOST_DESCRIBED = 20_000
+"""The same for those that are only shown: upstreams list thousands."""
 LOOKUP_S = 5.0
 """How long a call waits for a lookup. The lookup goes on, and the next call finds its answer."""
 
@@ -128,6 +130,7 @@ class PriceBook:
         self._free = free
         self._kept: OrderedDict[tuple[str, str], Schedule] = OrderedDict()
         self._lookups: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._described: dict[tuple[str, str], tuple[Schedule, int | None]] = {}
 
     async def of(self, place: Priced, /) -> Price | None:
         """Return what `place` costs now; `None`: nobody knows."""
@@ -152,6 +155,22 @@ class PriceBook:
             return override
         vendor = self._vendors.get(place.provider)
         return None if vendor is None else _price_at(table_prices(vendor, place.model), self._clock.wall())
+
+    def describe(self, place: Priced) -> tuple[Price | None, int | None]:
+        """Return what `place` costs now, and how many tokens of context the table says it has: to be shown.
+
+        Slow for what it was not asked before: call it in a thread.
+        """
+        key = (place.provider, place.model)
+        if key not in self._described:
+            if len(self._described) >= MOST_DESCRIBED:
+                self._described.clear()
+            vendor = self._vendors.get(place.provider)
+            info = None if vendor is None else table_model(vendor, place.model)
+            self._described[key] = ((), None) if info is None else (_schedule(info), info.context_window)
+        schedule, context_tokens = self._described[key]
+        price = place.price or self._overriding(*key)
+        return price or (_price_at(schedule, self._clock.wall()) if schedule else None), context_tokens
 
     async def warm(self, places: Iterable[Priced]) -> None:
         """Look all of `places` up, so that no call has to wait for it."""
@@ -192,21 +211,27 @@ class PriceBook:
 
 
 def table_prices(vendor: str, model: str) -> Schedule:
-    """Return what the table says of `model` at `vendor`; empty: nothing, or not enough for a right cost.
+    """Return what the table says that `model` costs at `vendor`; empty: nothing, or not enough for a right cost.
 
     Slow the first time: call it in a thread.
     """
+    info = table_model(vendor, model)
+    return _schedule(info) if info is not None else ()
+
+
+def table_model(vendor: str, model: str) -> "ModelInfo | None":
+    """Return the table's entry for `model` at `vendor`. Slow the first time: call it in a thread."""
     # Imported here and not above: see the top of the file.
     snapshots = importlib.import_module("genai_prices.data_snapshot")
     everyone = snapshots.get_snapshot().providers
     provider = next((provider for provider in everyone if provider.id == vendor), None)
     if provider is None:
-        return ()
+        return None
     # Not the snapshot's own search: it remembers every name it is asked for, for ever.
     info: ModelInfo | None = provider.find_model(model, all_providers=everyone)
     if info is None and (path := RESOURCE_PATH.match(model)):
         info = provider.find_model(model[path.end() :], all_providers=everyone)
-    return _schedule(info) if info is not None else ()
+    return info
 
 
 def _schedule(info: "ModelInfo") -> Schedule:

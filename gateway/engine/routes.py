@@ -43,6 +43,11 @@ class RouteTable:
         """Return where `model` leads."""
         return self._exact.get(model) or self._expanded.get(model) or self._match(model)
 
+    def read(self, model: str) -> Route | None:
+        """Return where `model` leads, and remember nothing: for lists, which have thousands of names."""
+        pattern = None if model in self._exact else self._matching(model)
+        return self._exact.get(model) if pattern is None else _expanded(pattern, model[len(pattern.name) - 1 :])
+
     def near(self, model: str) -> str:
         """Return what to tell someone who asked for a name that leads nowhere."""
         for name, reason in self._off.items():
@@ -54,14 +59,18 @@ class RouteTable:
         return f"there are {', '.join(shown)}" if shown else "no model is configured"
 
     def _match(self, model: str) -> Route | None:
-        for route in self._patterns:
-            prefix = route.name[:-1]
-            if model.startswith(prefix) and len(model) > len(prefix):
-                if len(self._expanded) >= MOST_EXPANDED:
-                    self._expanded.clear()
-                found = self._expanded[model] = _expanded(route, model[len(prefix) :])
-                return found
-        return None
+        route = self._matching(model)
+        if route is None:
+            return None
+        if len(self._expanded) >= MOST_EXPANDED:
+            self._expanded.clear()
+        found = self._expanded[model] = _expanded(route, model[len(route.name) - 1 :])
+        return found
+
+    def _matching(self, model: str) -> Route | None:
+        """Return the pattern that `model` falls under."""
+        fitting = (it for it in self._patterns if model.startswith(it.name[:-1]) and len(model) >= len(it.name))
+        return next(fitting, None)
 
 
 class RouteCandidates:

@@ -31,20 +31,38 @@ class ReloadReader:
         headers = Headers(dict(scope["headers"]))
         try:
             require_method(scope, "POST")
-            if not gateway.has_auth and (not _is_loopback(scope) or any(headers.get(name) for name in FORWARDED)):
-                raise Forbidden("without keys, only this machine may do that; add a key with `admin: true`")
+            require_operator(gateway, scope, headers)
         except GatewayError as error:
             return invalid_call(gateway, headers, id, error)
         return new_call(gateway, headers, Body(), id, "admin", "").but(own=self._reload)
 
     async def _reload(self, call: Call) -> Reply:
-        if self._live.gateway.has_auth and not call.principal.admin:
-            raise Forbidden("this key may not do that; it takes one with `admin: true`")
+        require_admin(self._live.gateway, call)
         try:
             config = await self._live.reload_everywhere()
         except ConfigError as error:
             raise BadRequest(f"the old configuration goes on serving: {error}", code="invalid_config") from None
         return Reply(Chunk(encode({"config": config})))
+
+
+def require_operator(gateway: Gateway, scope: HTTPScope, headers: Headers) -> None:
+    """Refuse who is not on this machine, where nobody is asked for a key.
+
+    Raises:
+        Forbidden: the request comes, or may come, from elsewhere.
+    """
+    if not gateway.has_auth and (not _is_loopback(scope) or any(headers.get(name) for name in FORWARDED)):
+        raise Forbidden("without keys, only this machine may do that; add a key with `admin: true`")
+
+
+def require_admin(gateway: Gateway, call: Call) -> None:
+    """Refuse who has another key than an operator's, where keys are asked for.
+
+    Raises:
+        Forbidden: the key is none with `admin: true`.
+    """
+    if gateway.has_auth and not call.principal.admin:
+        raise Forbidden("this key may not do that; it takes one with `admin: true`")
 
 
 def _is_loopback(scope: HTTPScope) -> bool:

@@ -22,9 +22,10 @@ from gateway.http.docs import UI, openapi_json, redoc, swagger
 from gateway.http.edge import Edge, is_no_news
 from gateway.http.health import health, info, metrics, ready, welcome
 from gateway.http.health import live as alive
+from gateway.http.models import read_models
 from gateway.http.observed import Observed
 from gateway.http.operations import ForwardReader, OperationReader
-from gateway.http.requests import CHAT, MESSAGES, RESPONSES, CallReader, GenerationReader, read_count, read_models
+from gateway.http.requests import CHAT, MESSAGES, RESPONSES, CallReader, GenerationReader, read_count
 from gateway.settings.live import Live
 
 log = logging.getLogger("gateway")

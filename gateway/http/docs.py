@@ -10,7 +10,7 @@ import msgspec
 from litestar import MediaType, Request, Response, get
 
 from gateway.wire.chat_request import ChatRequest
-from gateway.wire.openai import Model
+from gateway.wire.models import Model
 
 UI = Path(__file__).parent / "ui"
 

@@ -17,7 +17,6 @@ from gateway.core.errors import (
     BadRequest,
     Forbidden,
     GatewayError,
-    NotFound,
     TooLarge,
     Unauthorized,
     UnknownModel,
@@ -117,20 +116,6 @@ async def read_count(gateway: Gateway, scope: HTTPScope, receive: Receive, id: s
         return Reply(Chunk(count_answer(call.body)))
 
     return asked.but(operation="count", stream=False, own=count)
-
-
-async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
-    """Read `GET /v1/models` and `GET /v1/models/{id}`; an id may contain slashes."""
-    headers = Headers(dict(scope["headers"]))
-    try:
-        require_method(scope, "GET")
-    except GatewayError as error:
-        return invalid_call(gateway, headers, id, error)
-    raw_path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
-    if not raw_path.startswith("/v1/models/") and raw_path != "/v1/models":
-        return invalid_call(gateway, headers, id, NotFound(f"there is nothing at {raw_path}; see /docs"))
-    model = scope["path"].strip("/")
-    return new_call(gateway, headers, Body(), id, "models", model).but(own=gateway.listing)
 
 
 def require_same_origin(gateway: Gateway, headers: Headers) -> None:

@@ -14,10 +14,11 @@ from msgspec import Raw, Struct
 
 from gateway.core.call import Attempt, Operation, Surface
 from gateway.core.errors import Unreachable, UpstreamFailed
+from gateway.core.model import ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.usage import Usage
-from gateway.providers.anthropic_request import facts, messages_request
+from gateway.providers.anthropic_request import facts, messages_request, shown_facts
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.beside import AsItCame
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
@@ -81,6 +82,10 @@ class AnthropicOptions(Keyed, frozen=True, kw_only=True):
     def price_table(self) -> str:
         """The vendor's own prices, at the vendor's own address."""
         return "" if self.base_url else "anthropic"
+
+    def facts(self, model: str) -> ModelFacts:
+        """Return what is known of a Claude."""
+        return shown_facts(model)
 
     def prefill(self, model: str) -> Prefill:
         """Claude up to 4.5 does; later models reject it (docs, "Prefill Claude's response")."""

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
+from gateway.core.model import NOTHING_KNOWN, Capabilities, ModelFacts
 from gateway.providers import chat
 from gateway.wire.chat_request import ChatRequest, Message, Part
 
@@ -82,6 +83,23 @@ def facts(model: str) -> Facts:
     """Return what `model` takes; a vendor's prefix such as `anthropic.` is no part of the name."""
     name = model[max(model.find("claude-"), 0) :]
     return MODELS[max((prefix for prefix in MODELS if name.startswith(prefix)), key=len)]
+
+
+def shown_facts(model: str) -> ModelFacts:
+    """Return what `model` can do, to be shown: nothing of a family that is not in the table by its name."""
+    name = model[max(model.find("claude-"), 0) :]
+    prefix = max((prefix for prefix in MODELS if name.startswith(prefix)), key=len)
+    if prefix in ("", "claude-", "claude-2"):
+        return NOTHING_KNOWN
+    known = MODELS[prefix]
+    return ModelFacts(
+        output_tokens=known.max_tokens,
+        inputs=("text", "image") if prefix == "claude-3-" else ("text", "image", "file"),
+        outputs=("text",),
+        capabilities=Capabilities(
+            tools=True, vision=True, reasoning=known.thinking != "none", json_schema=known.schemas, streaming=True
+        ),
+    )
 
 
 def messages_request(request: ChatRequest, body: Body, model: str, stream: bool) -> dict[str, Any]:

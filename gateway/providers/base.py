@@ -206,6 +206,10 @@ class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Return by which name `config/models.yaml` knows whoever is asked: its kind, or its vendor; empty: by none."""
         return self.kind
 
+    def facts(self, model: str) -> ModelFacts:
+        """Return what is known of `model` where its upstream's list does not say."""
+        return NOTHING_KNOWN
+
     def prefill(self, model: str) -> Prefill:
         """Return whether `model` is known to go on from a last message of the assistant's."""
         return "none"

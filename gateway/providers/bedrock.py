@@ -13,9 +13,11 @@ from msgspec import field
 
 from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
+from gateway.core.model import NOTHING_KNOWN, ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.secret import Secret
+from gateway.providers.anthropic_request import shown_facts
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.bedrock_answer import ConverseDecoder, whole_events
 from gateway.providers.bedrock_embeddings import BedrockEmbeddings
@@ -85,6 +87,10 @@ class BedrockOptions(Keyed, frozen=True, kw_only=True):
         """AWS's prices, at AWS's own addresses."""
         host = urlsplit(self.base_url).hostname or ""
         return "aws" if not self.base_url or host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else ""
+
+    def facts(self, model: str) -> ModelFacts:
+        """Return what is known of a Claude."""
+        return shown_facts(self.behind.get(model, model)) if self.family(model).claude else NOTHING_KNOWN
 
     def prefill(self, model: str) -> Prefill:
         """Claude up to 4.5 does."""

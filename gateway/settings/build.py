@@ -10,13 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.call import ASKING, Call, Operation
-from gateway.core.errors import UnknownModel
 from gateway.core.middleware import Handler, Middleware, chain
 from gateway.core.principal import Principal
-from gateway.core.reply import Chunk, Reply
+from gateway.core.reply import Reply
 from gateway.core.resources import Clock, Resources, WithoutRedis
 from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
 from gateway.core.usage import Price
+from gateway.engine.discovery import Source
 from gateway.engine.engine import Engine
 from gateway.engine.fits import KnownFits
 from gateway.engine.health import Rules
@@ -31,6 +31,8 @@ from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import Retry, RetryOptions
 from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, beside_chat, grant_of
 from gateway.providers.beside import AsItCame, Service
+from gateway.services.models import Models
+from gateway.settings.build_models import check_discovery, models_of, sources_of
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
@@ -46,7 +48,6 @@ from gateway.settings.schema import (
     TimeoutSettings,
 )
 from gateway.store.recorder import Recorder
-from gateway.wire.openai import Model, encode
 
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
@@ -81,8 +82,10 @@ class Gateway(Struct, frozen=True):
     """The chain, outermost first: what each is called in it, its options, itself."""
     passages: Passages
     """Where requests lead that name no model."""
-    listing: Handler
-    """Answers `GET /v1/models`."""
+    models: Models
+    """Answers what is asked under `/v1/models`."""
+    sources: dict[str, Source]
+    """The providers that are to be asked for their lists of models, by their names."""
     providers_on: list[str]
     providers_off: dict[str, str]
     """Those that cannot be used as configured, each with the reason."""
@@ -121,7 +124,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         routes=table,
         fleet=process.fleet,
         key_sets=process.key_sets,
-        fits=KnownFits(process.lessons, lambda name: settings.providers[name].known_as()),
+        fits=KnownFits(process.lessons, partial(_known_as, settings)),
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
     limits = [options for options in settings.chain if isinstance(options, LimitsOptions)]
@@ -146,38 +149,11 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         recorder=recorder,
         rooms=rooms,
         passages=_passages(loaded, providers, off),
-        listing=Listing(table),
+        models=models_of(settings, providers, off, table=table, prices=prices, process=process),
+        sources=sources_of(settings, providers, process),
         providers_on=list(providers),
         providers_off=off,
     )
-
-
-class Listing:
-    """Answers with OpenAI's list of models, or one of them: those that the caller may use."""
-
-    def __init__(self, routes: RouteTable) -> None:
-        self._routes = routes
-
-    async def __call__(self, call: Call) -> Reply:
-        """Return the model that the call names, or all.
-
-        Raises:
-            UnknownModel: there is none of this name.
-        """
-        may_use = call.principal.may_use
-        if not call.model:
-            models = [_model(route, route.name) for route in self._routes if may_use(route.name)]
-            named = [model for model in models if not model.id.endswith("*")]
-            return Reply(Chunk(encode({"object": "list", "data": named})))
-        route = self._routes.find(call.model)
-        if route is None or not may_use(call.model):
-            near = "" if route or "*" not in call.principal.models else f"; {self._routes.near(call.model)}"
-            raise UnknownModel(f'"{call.model}" is not a model here{near}', param="model")
-        return Reply(Chunk(encode(_model(route, call.model))))
-
-
-def _model(route: Route, name: str) -> Model:
-    return Model(id=name, owned_by=route.deployments[0].provider)
 
 
 def _handler(
@@ -243,6 +219,7 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
             on[name] = options.build(name)
             if isinstance(options, Keyed):
                 _check_address(options)
+                check_discovery(options, on[name])
         except ValueError as error:
             raise loaded.complaint(("providers", name), str(error)) from None
         except Exception as error:
@@ -408,6 +385,11 @@ def _timeouts(own: TimeoutSettings, else_from: TimeoutSettings) -> Timeouts:
         if (value := getattr(own.then, clock) or getattr(else_from.then, clock)) is not None
     }
     return Timeouts(**said, tokens_per_s=own.tokens_per_second or else_from.tokens_per_second or 0.0, then=then)
+
+
+def _known_as(settings: Settings, provider: str) -> str:
+    options = settings.providers.get(provider)
+    return "" if options is None else options.known_as()  # a service behind `/proxy` has no models
 
 
 def _prefill(settings: Settings, provider: str, model: str) -> Prefill:

@@ -257,6 +257,7 @@ class Live:
         self.fleet.share(None if gateway.store is None else gateway.store.rests)
         if gateway.recorder is not None:
             gateway.recorder.start()
+        self._process.discovery.follow(gateway.sources)
 
     def _take_up(self, gateway: Gateway) -> None:
         """Have what outlives the configurations go by this one."""

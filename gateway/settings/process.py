@@ -12,6 +12,7 @@ from gateway.core.resources import Clock
 from gateway.core.shipped import shipped
 from gateway.engine.access import Access
 from gateway.engine.clock import SystemClock
+from gateway.engine.discovery import Discovery
 from gateway.engine.fits import Lessons
 from gateway.engine.fleet import LiveFleet
 from gateway.engine.http1 import NativeTransport
@@ -39,6 +40,7 @@ class Process:
         self.answers = MemoryAnswers(CACHE_BYTES, self.clock)
         self.key_sets = JWKS(self.clock)
         self.lessons = Lessons(self.clock)
+        self.discovery = Discovery(self.clock)
         prices = shipped("config/prices.yaml")
         self.price_overrides = overrides_of(prices.read_text(), str(prices))
         self._roots = roots
@@ -101,6 +103,7 @@ class Process:
     async def close(self) -> None:
         """Write what is still to be recorded, and close every connection."""
         await self.fleet.close()
+        self.discovery.close()
         await asyncio.gather(*(recorder.close() for recorder in self._recorders.values()))
         for store in self._redis.values():
             await store.close()

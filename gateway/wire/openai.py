@@ -4,10 +4,9 @@ Sources: the official SDKs' types and what their parsers crash on (a missing too
 every chunk, a bare `event:` line, a last event without its blank line): none of it is ever written here.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from gateway.core.call import Body, Call
 from gateway.core.errors import GatewayError
@@ -281,15 +280,3 @@ def _signed(tool: dict[str, Any], event: ToolBegan) -> dict[str, Any]:
 
 def _annotation(event: Cited) -> dict[str, Any]:
     return {"type": "url_citation", "url_citation": {"url": event.url, "title": event.title}}
-
-
-# ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Model(Struct):
-    """An entry of `GET /v1/models`."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str = "gateway"

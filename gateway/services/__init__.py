@@ -1,0 +1,1 @@
+"""Use cases that need what the floors below know together."""
