@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response, get
 
+from gateway.http.docs_models import SCHEMAS, model_routes
 from gateway.wire.chat_request import ChatRequest
-from gateway.wire.models import Model
 
 UI = Path(__file__).parent / "ui"
 
@@ -54,7 +54,7 @@ def openapi_json(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
 def with_calls(schema: dict[str, Any]) -> dict[str, Any]:
     """Return `schema` with the routes of the edge added."""
     (_, _), components = msgspec.json.schema_components(
-        [ChatRequest, Model], ref_template="#/components/schemas/{name}"
+        [ChatRequest, *SCHEMAS], ref_template="#/components/schemas/{name}"
     )
     own = schema.get("components", {})
     return {
@@ -211,43 +211,5 @@ CALLS: dict[str, Any] = {
             },
         }
     },
-    "/v1/models": {
-        "get": {
-            "tags": ["Models"],
-            "summary": "List the models you may use",
-            "responses": {
-                "200": _answer(
-                    "OpenAI's list.",
-                    {
-                        "type": "object",
-                        "properties": {
-                            "object": {"const": "list"},
-                            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
-                        },
-                    },
-                ),
-                "401": _ERRORS["401"],
-            },
-        }
-    },
-    "/v1/models/{model}": {
-        "get": {
-            "tags": ["Models"],
-            "summary": "Tell of one model",
-            "parameters": [
-                {
-                    "name": "model",
-                    "in": "path",
-                    "required": True,
-                    "schema": {"type": "string"},
-                    "description": "May contain slashes.",
-                }
-            ],
-            "responses": {
-                "200": _answer("The model.", {"$ref": "#/components/schemas/Model"}),
-                "401": _ERRORS["401"],
-                "404": _ERRORS["404"],
-            },
-        }
-    },
+    **model_routes(_ERRORS),
 }

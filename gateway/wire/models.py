@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -107,7 +107,7 @@ class Found(ModelList, frozen=True):
 class Compared(ModelList, frozen=True):
     """Several models side by side."""
 
-    differences: Mapping[str, Mapping[str, object]] = {}
+    differences: Mapping[str, Mapping[str, Any]] = {}
     """By the field's path, such as `prices.tokens.prompt`, what each model says: of the fields in which they differ."""
 
 
