@@ -1,5 +1,6 @@
 """What deployments do not take: from the configuration, from `config/models.yaml`, and from their own errors."""
 
+import logging
 from collections.abc import Callable
 
 from gateway.core.fit import Fit
@@ -11,6 +12,8 @@ MOST_KEPT = 4096
 """Deployments remembered; clients choose names where a route is a pattern."""
 LEARNT_S = 3600.0
 """How long an upstream's own word counts; then a call pays for finding out whether it still holds."""
+
+log = logging.getLogger("gateway")
 
 
 class Lessons:
@@ -68,6 +71,10 @@ class KnownFits:
 
     def learn(self, deployment: Deployment, more: Fit) -> None:
         """Remember for a while what its upstream has just said."""
+        said = ", ".join(sorted(more.rejects | more.renames.keys()))
+        log.warning(
+            "%.256a does not take %s by its own word; that is believed for %g s", deployment.name, said, LEARNT_S
+        )
         self._lessons.learn(deployment.name, more)
 
     def _look_up(self, deployment: Deployment) -> Fit | None:

@@ -53,9 +53,7 @@ def openapi_json(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
 
 def with_calls(schema: dict[str, Any]) -> dict[str, Any]:
     """Return `schema` with the routes of the edge added."""
-    (_, _), components = msgspec.json.schema_components(
-        [ChatRequest, *SCHEMAS], ref_template="#/components/schemas/{name}"
-    )
+    _, components = msgspec.json.schema_components([ChatRequest, *SCHEMAS], ref_template="#/components/schemas/{name}")
     own = schema.get("components", {})
     return {
         **schema,

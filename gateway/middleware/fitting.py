@@ -13,27 +13,32 @@ DROPPED = "x-gateway-dropped"
 
 
 class Fitted:
-    """A call as one deployment takes it.
+    """A call as one deployment takes it."""
 
-    Raises:
-        BadRequest: it says what the deployment does not take, and may not be left out.
-    """
-
-    __slots__ = ("call", "dropped")
+    __slots__ = ("_deployment", "_refused", "call", "dropped")
 
     def __init__(self, call: Call, deployment: Deployment, fit: Fit) -> None:
         fields = call.body.fields
+        refuses = call.route is not None and call.route.unsupported == "refuse"
+        self._deployment = deployment
         self.dropped = sorted(name for name in fit.rejects if name in fields and bytes(fields[name]) != b"null")
-        for name in self.dropped:
-            if name not in WISHES or (call.route is not None and call.route.unsupported == "refuse"):
-                problem = f"{deployment.name} takes no {name}; leave it out"
-                raise BadRequest(problem, param=name, code="unsupported_parameter")
+        self._refused = next((name for name in self.dropped if refuses or name not in WISHES), "")
         changes: dict[str, Raw | None] = dict.fromkeys(self.dropped)
         for ours, theirs in fit.renames.items() if call.surface == call.operation == "chat" else ():
             if ours in fields:
                 changes[ours] = None
                 changes[theirs] = fields.get(theirs, fields[ours])
         self.call = call.but(body=_body(call.body, changes)) if changes else call
+
+    def check(self) -> None:
+        """Refuse the call if it says what may not be left out.
+
+        Raises:
+            BadRequest: it does; `param` names it.
+        """
+        if name := self._refused:
+            problem = f"{self._deployment.name} takes no {name}; leave it out"
+            raise BadRequest(problem, param=name, code="unsupported_parameter")
 
 
 def learn(call: Call, deployment: Deployment, error: UpstreamFailed, fits: Fits) -> bool:

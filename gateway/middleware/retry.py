@@ -20,7 +20,7 @@ from gateway.core.middleware import Handler
 from gateway.core.receipt import Why
 from gateway.core.reply import Reply
 from gateway.core.resources import Resources
-from gateway.core.route import Hedge
+from gateway.core.route import Deployment, Hedge
 from gateway.core.units import Duration
 from gateway.middleware.allowance import Allowance
 from gateway.middleware.base import Options
@@ -129,12 +129,11 @@ class Retry:
         """
         deployment = place.deployment
         while True:
-            fit = None if self._fits is None or tries.route.unsupported == "pass" else self._fits.of(deployment)
-            fitted = None if fit is None else Fitted(call, deployment, fit)
+            fitted = self._fitted(call, deployment)
             asked = call if fitted is None else fitted.call
             attempt = asked.attempt(deployment, why)
             try:
-                reply = await self._begin(attempt, next)
+                reply = await self._begin(attempt, next, fitted)
             except UpstreamFailed as error:
                 attempt.tried.wasted = True
                 if self._fits is not None and learn(asked, deployment, error, self._fits) and tries.once_more():
@@ -146,13 +145,24 @@ class Retry:
                 return error
             if fitted is not None and fitted.dropped:
                 call.receipt.headers[DROPPED] = ", ".join(fitted.dropped)
+            elif why != "first":
+                call.receipt.headers.pop(DROPPED, None)  # of an answer that had begun, and broke
             return Begun(place, attempt, reply)
 
-    async def _begin(self, attempt: Attempt, next: Handler) -> Reply:
+    def _fitted(self, call: Call, deployment: Deployment) -> Fitted | None:
+        """Return the call as the deployment takes it; `None`: as it is."""
+        if self._fits is None or call.route is None or call.route.unsupported == "pass":
+            return None
+        fit = self._fits.of(deployment)
+        return None if fit is None else Fitted(call, deployment, fit)
+
+    async def _begin(self, attempt: Attempt, next: Handler, fitted: Fitted | None) -> Reply:
         tried = attempt.tried
         async with attempt:
             self._fleet.begin(attempt.deployment, tried)
             attempt.at_end(lambda receipt: self._fleet.end(tried, receipt))
+            if fitted is not None:
+                fitted.check()
             reply = await next(attempt)
             tried.first_chunk_s = attempt.clock.now() - tried.began_s
             self._fleet.spoke(tried, stream=attempt.stream)

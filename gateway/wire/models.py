@@ -25,28 +25,19 @@ class TokenPrices(Struct, frozen=True):
     cache_write: str
     """Prompt tokens that it put there."""
 
-    @classmethod
-    def of(cls, price: Price) -> "TokenPrices":
-        """Return them of a price."""
-        cached = price.prompt if price.cached is None else price.cached
-        written = price.prompt if price.cache_write is None else price.cache_write
-        return cls(*(_dollars(pico) for pico in (price.prompt, price.completion, cached, written)))
+
+class LongPromptPrices(TokenPrices, frozen=True):
+    """The same of calls whose prompt is longer than so many tokens."""
+
+    tokens: int = 0
 
 
-class LongPromptPrices(Struct, frozen=True):
-    """Prices of calls whose prompt is longer than so many tokens."""
-
-    tokens: int
-    prices: TokenPrices
-
-
-class Prices(Struct, frozen=True):
+class Prices(TokenPrices, frozen=True):
     """What a model costs now."""
 
-    tokens: TokenPrices
-    unit: Literal["USD per million tokens"] = "USD per million tokens"
     above: Sequence[LongPromptPrices] = ()
     """Of long prompts, where they cost more."""
+    unit: Literal["USD per million tokens"] = "USD per million tokens"
 
     @classmethod
     def of(cls, price: Price) -> "Prices":
@@ -54,9 +45,9 @@ class Prices(Struct, frozen=True):
         above: list[LongPromptPrices] = []
         longer = price
         while longer.above is not None:
-            above.append(LongPromptPrices(longer.above_tokens, TokenPrices.of(longer.above)))
+            above.append(LongPromptPrices(*_dollars(longer.above), tokens=longer.above_tokens))
             longer = longer.above
-        return cls(TokenPrices.of(price), above=above)
+        return cls(*_dollars(price), above=above)
 
 
 class GatewayFacts(Struct, frozen=True):
@@ -108,7 +99,7 @@ class Compared(ModelList, frozen=True):
     """Several models side by side."""
 
     differences: Mapping[str, Mapping[str, Any]] = {}
-    """By the field's path, such as `prices.tokens.prompt`, what each model says: of the fields in which they differ."""
+    """By the field's path, such as `prices.prompt`, what each model says: of the fields in which they differ."""
 
 
 class AnthropicModel(Struct, frozen=True):
@@ -205,6 +196,10 @@ def _flat(said: Mapping[str, object], path: str = "") -> dict[str, object]:
     return fields
 
 
-def _dollars(pico: int) -> str:
-    """Return a price of a token, in pico-dollars, as dollars per million."""
-    return format((Decimal(pico) / PICO_PER_DOLLAR_A_MILLION).normalize(), "f")
+def _dollars(price: Price) -> tuple[str, str, str, str]:
+    """Return prices of a token, in pico-dollars, as dollars per million."""
+    cached = price.prompt if price.cached is None else price.cached
+    written = price.prompt if price.cache_write is None else price.cache_write
+    each = [Decimal(pico) / PICO_PER_DOLLAR_A_MILLION for pico in (price.prompt, price.completion, cached, written)]
+    prompt, completion, cached, written = (format(dollars.normalize(), "f") for dollars in each)
+    return prompt, completion, cached, written

@@ -271,7 +271,7 @@ async def test_a_model_is_told_with_its_prices_limits_and_capabilities():
             mini = (await get(gateway, "/v1/models/openai/gpt-4o-mini"))["gateway"]
             assert (mini["providers"], mini["context_window"], mini["max_output_tokens"]) == (["openai"], 128000, 16384)
             assert mini["prices"]["unit"] == "USD per million tokens"
-            assert mini["prices"]["tokens"]["prompt"] == "0.15" and mini["prices"]["tokens"]["completion"] == "0.6"
+            assert mini["prices"]["prompt"] == "0.15" and mini["prices"]["completion"] == "0.6"
             assert mini["capabilities"]["vision"] is True and mini["capabilities"]["reasoning"] is False
             assert mini["input_modalities"] == ["text", "image"] and mini["unsupported_parameters"] == []
             o3 = (await get(gateway, "/v1/models/openai/o3"))["gateway"]
@@ -299,7 +299,8 @@ async def test_what_is_said_of_a_model_holds_whichever_deployment_answers():
             facts = (await get(gateway, "/v1/models/both"))["gateway"]
             assert (facts["context_window"], facts["max_output_tokens"]) == (500, None)
             assert (facts["capabilities"]["tools"], facts["capabilities"]["reasoning"]) == (True, False)
-            assert facts["prices"]["tokens"] == {"prompt": "1", "completion": "3", "cached": "1", "cache_write": "1"}
+            highest = {"prompt": "1", "completion": "3", "cached": "1", "cache_write": "1"}
+            assert facts["prices"] == {**highest, "above": [], "unit": "USD per million tokens"}
 
 
 # ── Asked for in other ways ──────────────────────────────────────────────────────────────────────────────────────
@@ -336,7 +337,7 @@ async def test_a_comparison_shows_in_what_models_differ():
     async with serving(text) as gateway:
         said = await get(gateway, "/v1/models/compare?model_ids=a,b/c")
         assert [model["id"] for model in said["data"]] == ["a", "b/c"]
-        assert said["differences"] == {"prices.tokens.completion": {"a": "2", "b/c": "3"}}
+        assert said["differences"] == {"prices.completion": {"a": "2", "b/c": "3"}}
         unknown = await gateway.http.get("/v1/models/compare?model_ids=a,none")
         assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "model_ids")
         for wrong in ("", "?model_ids=a", f"?model_ids={','.join(map(str, range(11)))}"):
