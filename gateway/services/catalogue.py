@@ -24,7 +24,7 @@ from gateway.wire.models import GatewayFacts, Model, Prices
 
 _no_word = re.compile(r"[\W_]+")
 
-KEPT_S = 60.0
+KEPT_S = 300.0
 """Prices may change with the time of day."""
 
 

@@ -184,7 +184,7 @@ class Models:
                     id=name,
                     kind=options.kind,
                     status="on" if off is None else "off",
-                    reason=off if inside else None,
+                    reason=off,
                     models=mine[name],
                     discovery=None if list_ is None else self._state(list_, inside=inside),
                     health=ProviderHealth(asked[name], resting[name]) if name in asked else None,

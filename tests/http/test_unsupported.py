@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
-from tests.script import Asked, Fails, ScriptedUpstream
+from tests.script import Asked, Cut, Fails, ScriptedUpstream
 from tests.serving import serving
 
+EMBEDDED = Fails(200, {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]})
 CHAIN = "chain: [{use: retry, attempts: 3, first_wait: 10ms, longest_wait: 50ms}]"
 
 
@@ -103,6 +104,7 @@ async def test_what_changes_the_question_is_never_left_out():
             upstream.will(unsupported(name))
             answer = await gateway.ask(**{name: value})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+            assert "not supported with this model" in answer.json()["error"]["message"]  # the upstream's own words
         assert upstream.asked == len(asked)
 
 
@@ -215,3 +217,42 @@ async def test_a_drop_is_of_the_deployment_that_answered():
         assert answer.status_code == 200
         assert "x-gateway-dropped" not in answer.headers
         assert ["seed" in asked.json for asked in upstream.requests] == [False, True]
+
+
+async def test_a_drop_is_not_told_of_an_answer_that_nobody_saw():
+    """It broke before anything of it was shown; who answers in its place took everything."""
+    target = "{target: own/model-1, rejects: [seed]}, own/model-2"
+    async with ScriptedUpstream() as upstream, serving(config(upstream.url, "midstream: buffer", target)) as gateway:
+        upstream.always("model-1", Cut("one two", after_events=2))
+        answer = await gateway.ask(seed=1, stream=True)
+        assert "Hello" in answer.text
+        assert "x-gateway-dropped" not in answer.headers
+
+
+async def test_a_call_that_we_refuse_does_not_keep_others_from_trying_what_has_rested():
+    """Of those who would try it one may: not one who never asks."""
+    health = "health: {failures: 1, rest: 10ms, longest_rest: 10ms}"
+    text = config("URL", "unsupported: refuse", "{target: own/model-1, rejects: [seed]}", f"{CHAIN}\n{health}")
+    async with ScriptedUpstream() as upstream, serving(text.replace("URL", upstream.url)) as gateway:
+        upstream.always("model-1", Fails(500))
+        while (await gateway.ask()).status_code != 503:
+            pass
+        upstream.always("model-1", "Hello")
+        while (refused := await gateway.ask(seed=1)).status_code == 503:
+            pass
+        assert (refused.status_code, (await gateway.ask()).status_code) == (400, 200)
+
+
+async def test_clients_of_other_surfaces_are_helped_alike():
+    """What is translated on its way, and what goes on as it came: the wish is the client's own field."""
+    async with ScriptedUpstream() as upstream, serving(config(upstream.url)) as gateway:
+        for path, body in (
+            ("/v1/responses", {"input": "Hi", "temperature": 0.5}),
+            ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "top_p": 0.5}),
+            ("/v1/embeddings", {"input": "Hi", "user": "ann"}),
+        ):
+            name = list(body)[-1]
+            upstream.will(unsupported(name), "Hello" if path != "/v1/embeddings" else EMBEDDED)
+            answer = await gateway.post(path, {"model": "mock", **body})
+            assert (answer.status_code, answer.headers["x-gateway-dropped"]) == (200, name), path
+            assert name not in upstream.requests[-1].json
