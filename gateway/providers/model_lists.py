@@ -107,7 +107,7 @@ def _gemini_facts(said: Said) -> ModelFacts:
         display_name=_text(said, "displayName"),
         context_tokens=_count(said, "inputTokenLimit"),
         output_tokens=_count(said, "outputTokenLimit"),
-        outputs=("embedding",) if methods and "embedContent" in methods else None,
+        outputs=("embedding",) if methods and "embedcontent" in methods else None,
         capabilities=Capabilities(reasoning=_flag(said, "thinking")),
     )
 
