@@ -21,9 +21,10 @@ class Fitted:
         fields = call.body.fields
         refuses = call.route is not None and call.route.unsupported == "refuse"
         self._deployment = deployment
-        self.dropped = sorted(name for name in fit.rejects if name in fields and bytes(fields[name]) != b"null")
+        rejected = sorted(name for name in fit.rejects if name in fields)
+        self.dropped = [name for name in rejected if bytes(fields[name]) != b"null"]  # which says nothing
         self._refused = next((name for name in self.dropped if refuses or name not in WISHES), "")
-        changes: dict[str, Raw | None] = dict.fromkeys(self.dropped)
+        changes: dict[str, Raw | None] = dict.fromkeys(rejected)
         for ours, theirs in fit.renames.items() if call.surface == call.operation == "chat" else ():
             if ours in fields:
                 changes[ours] = None

@@ -3,9 +3,8 @@ Anthropic's for its clients. Whoever asks is told of the models that they may us
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from gateway.core.call import Call
 from gateway.core.errors import BadRequest, UnknownModel
@@ -76,8 +75,8 @@ class Filter(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """Which part of a list is wanted."""
 
-    limit: Annotated[int, Meta(ge=1)] = 20
-    offset: Annotated[int, Meta(ge=0)] = 0
+    limit: int = 20
+    offset: int = 0
     after_id: str = ""
     before_id: str = ""
 
