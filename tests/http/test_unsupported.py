@@ -233,7 +233,7 @@ async def test_a_drop_is_not_told_of_an_answer_that_nobody_saw():
 
 async def test_a_call_that_we_refuse_does_not_keep_others_from_trying_what_has_rested():
     """Of those who would try it one may: not one who never asks."""
-    health = "health: {failures: 1, rest: 10ms, longest_rest: 10ms}"
+    health = "health: {failures: 1, rest: 100ms, longest_rest: 100ms}"
     text = config("URL", "unsupported: refuse", "{target: own/model-1, rejects: [seed]}", f"{CHAIN}\n{health}")
     async with ScriptedUpstream() as upstream, serving(text.replace("URL", upstream.url)) as gateway:
         upstream.always("model-1", Fails(500))
