@@ -128,7 +128,7 @@ class Catalogue:
             unsupported_parameters=sorted({name for it in deployments for name in self._fit(it).rejects}),
         )
         words = [name, *(deployment.model for deployment in deployments), facts.display_name or "", *providers]
-        model = Model(name, known, created=facts.created_s or 0, owned_by=deployments[0].provider)
+        model = Model(id=name, created=facts.created_s or 0, owned_by=deployments[0].provider, gateway=known)
         return Entry(model, "\n".join(map(squeezed, words)))
 
     def _facts(self, deployment: Deployment, context_tokens: int | None, listed: "Listed") -> ModelFacts:

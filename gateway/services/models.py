@@ -115,7 +115,7 @@ class Models:
 
     async def all(self, call: Call, wanted: Filter) -> Reply:
         """Answer with OpenAI's list of models."""
-        return _reply(ModelList([entry.model for entry in await self._usable(call) if wanted.fits(entry)]))
+        return _reply(ModelList(data=[entry.model for entry in await self._usable(call) if wanted.fits(entry)]))
 
     async def page(self, call: Call, wanted: Filter, page: Page) -> Reply:
         """Answer with a page of Anthropic's list.
@@ -149,7 +149,7 @@ class Models:
             fitting.sort(key=wanted.rank)
         shown = [entry.model for entry in fitting[page.offset :][: page.limit]]
         more = page.offset + len(shown) < len(fitting)
-        return _reply(Found(shown, query=wanted.text, total=len(fitting), has_more=more))
+        return _reply(Found(data=shown, query=wanted.text, total=len(fitting), has_more=more))
 
     async def compare(self, call: Call, names: Sequence[str]) -> Reply:
         """Answer with several models, and in what they differ.
@@ -158,7 +158,7 @@ class Models:
             UnknownModel: there is none of one of these names.
         """
         models = [await self._one(call, name, "model_ids") for name in dict.fromkeys(names)]
-        return _reply(Compared(models, differences=differences(models)))
+        return _reply(Compared(data=models, differences=differences(models)))
 
     async def providers(self, call: Call) -> Reply:
         """Answer with the providers: an operator with all, and others with those whose models they may use.
@@ -189,7 +189,7 @@ class Models:
                     health=ProviderHealth(asked[name], resting[name]) if name in asked else None,
                 )
             )
-        return _reply(ProviderList(shown))
+        return _reply(ProviderList(data=shown))
 
     async def refresh(self, call: Call) -> Reply:
         """Have every upstream that is followed say its list anew, and answer with the providers when all have."""

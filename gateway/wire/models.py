@@ -68,25 +68,25 @@ class GatewayFacts(Struct, frozen=True):
     """Those that some deployment is known to reject; see the route's `unsupported`."""
 
 
-class Model(Struct, frozen=True):
+class Model(Struct, frozen=True, kw_only=True):
     """OpenAI's object, with a `gateway` beside its own fields."""
 
     id: str
-    gateway: GatewayFacts
     object: Literal["model"] = "model"
     created: int = 0
     """In seconds since 1970. 0: not known."""
-    owned_by: str = "gateway"
+    owned_by: str
+    gateway: GatewayFacts
 
 
-class ModelList(Struct, frozen=True):
+class ModelList(Struct, frozen=True, kw_only=True):
     """OpenAI's list."""
 
-    data: Sequence[Model]
     object: Literal["list"] = "list"
+    data: Sequence[Model]
 
 
-class Found(ModelList, frozen=True):
+class Found(ModelList, frozen=True, kw_only=True):
     """What a search found."""
 
     query: str = ""
@@ -95,23 +95,23 @@ class Found(ModelList, frozen=True):
     has_more: bool = False
 
 
-class Compared(ModelList, frozen=True):
+class Compared(ModelList, frozen=True, kw_only=True):
     """Several models side by side."""
 
     differences: Mapping[str, Mapping[str, Any]] = {}
     """By the field's path, such as `prices.prompt`, what each model says: of the fields in which they differ."""
 
 
-class AnthropicModel(Struct, frozen=True):
+class AnthropicModel(Struct, frozen=True, kw_only=True):
     """Anthropic's object, with a `gateway` beside its own fields."""
 
+    type: Literal["model"] = "model"
     id: str
     display_name: str
     created_at: str
-    gateway: GatewayFacts
     max_input_tokens: int | None
     max_tokens: int | None
-    type: Literal["model"] = "model"
+    gateway: GatewayFacts
 
     @classmethod
     def of(cls, model: Model) -> "AnthropicModel":
@@ -119,7 +119,12 @@ class AnthropicModel(Struct, frozen=True):
         facts = model.gateway
         created_at = datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return cls(
-            model.id, facts.display_name or model.id, created_at, facts, facts.context_window, facts.max_output_tokens
+            id=model.id,
+            display_name=facts.display_name or model.id,
+            created_at=created_at,
+            max_input_tokens=facts.context_window,
+            max_tokens=facts.max_output_tokens,
+            gateway=facts,
         )
 
 
@@ -154,10 +159,11 @@ class ProviderHealth(Struct, frozen=True):
     resting: int
 
 
-class ProviderObject(Struct, frozen=True):
+class ProviderObject(Struct, frozen=True, kw_only=True):
     """A configured provider."""
 
     id: str
+    object: Literal["provider"] = "provider"
     kind: str
     status: Literal["on", "off"]
     reason: str | None
@@ -168,14 +174,13 @@ class ProviderObject(Struct, frozen=True):
     """`null`: it is not asked for its list."""
     health: ProviderHealth | None
     """`null`: nothing was asked of it yet."""
-    object: Literal["provider"] = "provider"
 
 
-class ProviderList(Struct, frozen=True):
+class ProviderList(Struct, frozen=True, kw_only=True):
     """All of them."""
 
-    data: Sequence[ProviderObject]
     object: Literal["list"] = "list"
+    data: Sequence[ProviderObject]
 
 
 def differences(models: Sequence[Model]) -> dict[str, dict[str, object]]:
