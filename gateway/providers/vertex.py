@@ -12,11 +12,12 @@ from urllib.parse import quote, urlsplit
 
 from gateway.core.call import Attempt, Surface
 from gateway.core.errors import UpstreamFailed
+from gateway.core.model import ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.secret import Secret
 from gateway.providers.anthropic import Anthropic
-from gateway.providers.anthropic_request import facts
+from gateway.providers.anthropic_request import facts, shown_facts
 from gateway.providers.base import CHAT_ONLY, Grant, Keyed, Reader, Request
 from gateway.providers.failures import error_object
 from gateway.providers.gemini import Gemini
@@ -83,6 +84,10 @@ class VertexOptions(Keyed, frozen=True, kw_only=True):
         """Google's prices, Claude's there among them, at Google's own addresses."""
         host = urlsplit(self.base_url).hostname or ""
         return "google" if not self.base_url or host.endswith(".googleapis.com") else ""
+
+    def facts(self, model: str) -> ModelFacts:
+        """Return what is known of a Claude."""
+        return shown_facts(model)
 
     def prefill(self, model: str) -> Prefill:
         """Claude up to 4.5 does."""

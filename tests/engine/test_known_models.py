@@ -27,6 +27,13 @@ def test_what_claude_rejects_is_what_its_translator_leaves_out(name):
         assert bool(fit_of(kind, model).rejects) == (MODELS[name].sampling == "none"), model
 
 
+def test_vertex_writes_the_date_of_a_claude_in_its_own_way():
+    """And takes what the same model takes elsewhere."""
+    assert not fit_of("vertex", "claude-opus-4@20250514")
+    assert not fit_of("vertex", "claude-opus-4-1@20250805")
+    assert fit_of("vertex", "claude-opus-5@20990101").rejects == {"temperature", "top_p", "top_k"}
+
+
 def test_a_later_row_wins_field_by_field():
     """The old exception, and what the others still say of it."""
     old, new = facts_of("openai", "gpt-4o-2024-05-13"), facts_of("openai", "gpt-4o-2024-08-06")
