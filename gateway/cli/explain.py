@@ -13,9 +13,10 @@ from gateway.cli.serve import open_config
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError
 from gateway.core.middleware import Explains
+from gateway.core.price import dollars
 from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Deployment, Route
-from gateway.core.usage import Usage, dollars
+from gateway.core.usage import Usage
 from gateway.http.requests import CHAT, GenerationReader
 from gateway.settings.build import Gateway
 from gateway.settings.complaints import ConfigError
@@ -140,19 +141,27 @@ async def _place(gateway: Gateway, call: Call, place: Deployment) -> dict[str, A
     price = await gateway.resources.prices.of(place)
     most = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
     prompt = prompt_tokens(bytes(call.body.fields["messages"]))
-    cost = "unknown" if price is None or most is None else dollars(price.cost_nusd(Usage(prompt, most)))
+    cost = None if price is None or most is None else price.cost_nusd(Usage(prompt, most))
     return {
         "deployment": place.name,
         **({} if rest is None else {"rests_for_s": round(rest.left_s, 1), "rests_in_a_row": rest.strikes}),
         "price": "unknown" if price is None else _price(price.prompt, price.completion),
         "prompt_tokens": prompt,
-        "cost_usd_at_most": cost if most is not None or price is None else "no bound: the call has no max_tokens",
+        "cost_usd_at_most": _most(cost, bounded=most is not None or price is None),
         "timeouts": msgspec.structs.asdict(place.timeouts),
     }
 
 
 def _price(prompt: int, completion: int) -> str:
-    return f"${prompt / 10**6:g} prompt, ${completion / 10**6:g} completion, per million tokens"
+    if prompt < 0:
+        return "not by tokens"
+    return f"${prompt / 10**6:g} prompt, ${max(completion, 0) / 10**6:g} completion, per million tokens"
+
+
+def _most(cost_nusd: int | None, *, bounded: bool) -> str:
+    if cost_nusd is None:
+        return "unknown" if bounded else "no bound: the call has no max_tokens"
+    return dollars(cost_nusd)
 
 
 def _not_asked(call: Call, route: Route) -> list[dict[str, str]]:

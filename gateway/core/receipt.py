@@ -4,8 +4,9 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from gateway.core.price import Price
 from gateway.core.principal import ANYONE, Principal
-from gateway.core.usage import Price, Usage
+from gateway.core.usage import Usage
 
 Outcome = Literal["open", "finished", "abandoned", "broken", "failed", "refused"]
 """refused: by us, before anyone was asked · failed: no answer began · broken: it began and did not end ·

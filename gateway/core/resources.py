@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from gateway.core.fit import Fit
+from gateway.core.price import Price
 from gateway.core.principal import Principal
 from gateway.core.receipt import Receipt, Tried
 from gateway.core.route import Deployment, Order, Prefill, Route
-from gateway.core.usage import Price
 
 
 class Clock(Protocol):

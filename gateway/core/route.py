@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.core.usage import Price
+from gateway.core.price import Price
 
 Order = Literal["as_written", "weighted", "least_busy", "fastest", "cheapest"]
 

@@ -1,19 +1,50 @@
-"""What was used, and what that costs: tokens, prices, and money as exact integers.
-
-1 dollar is 10⁹ nano-dollars (`nusd`). A price in dollars per million tokens may be finer than one nano-dollar per
-token ($0.0375/M is 37.5), so prices are kept as pico-dollars per token and a cost is rounded once, half to even.
-"""
-
-from decimal import Decimal
+"""What a call used: tokens, and what else is charged for."""
 
 from msgspec import Struct
 
-PICO_PER_DOLLAR_A_MILLION = 1_000_000
-"""$1 per million tokens is 10⁻⁶ dollars a token: 10⁶ pico-dollars."""
+
+class Extras(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What few calls use: the parts of the tokens that may cost other than the rest, and what is no token.
+
+    A part is counted in its whole too: `audio_prompt_tokens` are among `prompt_tokens`.
+    """
+
+    cache_write_1h_tokens: int = 0
+    """Of `cache_write_tokens`: kept for an hour, not for five minutes (Anthropic, Bedrock)."""
+    cache_write_12h_tokens: int = 0
+    """Of `cache_write_tokens`: kept for twelve hours, not for thirty minutes (OpenAI)."""
+    audio_prompt_tokens: int = 0
+    image_prompt_tokens: int = 0
+    video_prompt_tokens: int = 0
+    cached_audio_tokens: int | None = None
+    """Of `cached_tokens`, and of `audio_prompt_tokens`. `None`: not said."""
+    cached_image_tokens: int | None = None
+    """Of `cached_tokens`, and of `image_prompt_tokens`. `None`: not said."""
+    audio_completion_tokens: int = 0
+    image_completion_tokens: int = 0
+    video_completion_tokens: int = 0
+    searches: int = 0
+    """Searches of the web, or what a reranker calls search units."""
+    file_searches: int = 0
+    """Searches of files that the upstream stores."""
+    images: int = 0
+    """Pictures that were made."""
+    audio_seconds: int = 0
+    """Of sound that was heard or made, where it is measured by time."""
+    characters: int = 0
+    """Of text, where it is measured so: what was read out."""
+
+    def __add__(self, other: "Extras") -> "Extras":
+        """Return what two attempts used together."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in self.__struct_fields__}
+        return Extras(**{name: (mine or 0) + (its or 0) for name, (mine, its) in pairs.items() if mine or its})
+
+
+NOTHING_ELSE = Extras()
 
 
 class Usage(Struct, frozen=True):
-    """Tokens of one answer, as its upstream counted them.
+    """What one answer used, as its upstream counted it.
 
     `cached_tokens` and `cache_write_tokens` are part of `prompt_tokens`, `reasoning_tokens` of `completion_tokens`,
     whatever the upstream's own convention is: providers convert.
@@ -30,6 +61,9 @@ class Usage(Struct, frozen=True):
     """What the upstream itself says this cost (OpenRouter, xAI). It beats any price table."""
     billed_tokens: tuple[int, int] | None = None
     """Prompt and completion tokens that are charged, where those are others than were used (Cohere)."""
+    service_tier: str = ""
+    """By whose prices the answer says that it was served: `flex`, `priority`, `batch`. Empty: by the usual ones."""
+    extras: Extras = NOTHING_ELSE
 
     @property
     def total_tokens(self) -> int:
@@ -40,6 +74,7 @@ class Usage(Struct, frozen=True):
         """Return what two attempts used together."""
         mine, its = self.stated_cost_nusd, other.stated_cost_nusd
         bill, more = self.billed_tokens, other.billed_tokens
+        plain = self.extras is NOTHING_ELSE and other.extras is NOTHING_ELSE
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
@@ -49,69 +84,6 @@ class Usage(Struct, frozen=True):
             estimated=self.estimated or other.estimated,
             stated_cost_nusd=None if mine is None or its is None else mine + its,
             billed_tokens=None if bill is None or more is None else (bill[0] + more[0], bill[1] + more[1]),
+            service_tier=self.service_tier if self.service_tier == other.service_tier else "",
+            extras=NOTHING_ELSE if plain else self.extras + other.extras,
         )
-
-
-class Price(Struct, frozen=True):
-    """What one token costs, in pico-dollars. `None`: the same as a plain prompt token."""
-
-    prompt: int
-    completion: int
-    cached: int | None = None
-    cache_write: int | None = None
-    above_tokens: int = 0
-    """With `above`: a prompt longer than this is charged by `above` as a whole (long-context prices)."""
-    above: "Price | None" = None
-
-    @classmethod
-    def per_million(
-        cls,
-        prompt: Decimal | float,
-        completion: Decimal | float,
-        cached: Decimal | float | None = None,
-        cache_write: Decimal | float | None = None,
-    ) -> "Price":
-        """Build a price from dollars per million tokens, as vendors print them."""
-        return cls(
-            pico(prompt),
-            pico(completion),
-            None if cached is None else pico(cached),
-            None if cache_write is None else pico(cache_write),
-        )
-
-    def cost_nusd(self, usage: Usage) -> int:
-        """Return what `usage` costs, in nano-dollars. Billed tokens have no cached ones among them."""
-        if self.above is not None and usage.prompt_tokens > self.above_tokens:
-            return self.above.cost_nusd(usage)
-        if usage.billed_tokens is not None:
-            prompt, completion = usage.billed_tokens
-            return half_even(prompt * self.prompt + completion * self.completion, 1000)
-        cached = self.prompt if self.cached is None else self.cached
-        written = self.prompt if self.cache_write is None else self.cache_write
-        fresh = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
-        pico_dollars = (
-            fresh * self.prompt
-            + usage.cached_tokens * cached
-            + usage.cache_write_tokens * written
-            + usage.completion_tokens * self.completion
-        )
-        return half_even(pico_dollars, 1000)
-
-
-def pico(dollars_a_million: Decimal | float) -> int:
-    """Return dollars per million tokens as pico-dollars per token."""
-    return int((Decimal(str(dollars_a_million)) * PICO_PER_DOLLAR_A_MILLION).to_integral_value())
-
-
-def half_even(amount: int, unit: int) -> int:
-    """Divide, rounding half to even: the only rounding that money meets here."""
-    whole, rest = divmod(amount, unit)
-    if 2 * rest > unit or (2 * rest == unit and whole % 2):
-        return whole + 1
-    return whole
-
-
-def dollars(nusd: int) -> str:
-    """Print nano-dollars as dollars, every digit kept: `0.000012345`."""
-    sign, nusd = ("-", -nusd) if nusd < 0 else ("", nusd)
-    return f"{sign}{nusd // 10**9}.{nusd % 10**9:09d}"

@@ -8,18 +8,19 @@ import asyncio
 import importlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import yaml
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from gateway.core.price import PICO_PER_DOLLAR, UNKNOWN, Price
 from gateway.core.resources import Clock, Priced
-from gateway.core.usage import Price, pico
+from gateway.engine.price_options import Dollars, PriceOptions
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
@@ -33,54 +34,66 @@ LOOKUP_S = 5.0
 
 FREE = Price(0, 0)
 
-UNCOUNTED = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
-"""Parts of a price that every call pays and that no `Price` can say: without them a cost would be too low."""
+COUNTED = {
+    "input_mtok": "prompt",
+    "output_mtok": "completion",
+    "cache_read_mtok": "cached",
+    "cache_write_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+    "output_reasoning_mtok": "reasoning",
+    "input_audio_mtok": "audio_prompt",
+    "input_image_mtok": "image_prompt",
+    "input_video_mtok": "video_prompt",
+    "cache_audio_read_mtok": "cached_audio",
+    "cache_image_read_mtok": "cached_image",
+    "output_audio_mtok": "audio_completion",
+    "output_image_mtok": "image_completion",
+    "output_video_mtok": "video_completion",
+    "requests_kcount": "request",
+    "web_searches_kcount": "search",
+    "rerank_searches_kcount": "search",
+    "storage_searches_kcount": "file_search",
+    "audio_hours": "audio_hour",
+    "input_audio_hours": "audio_hour",
+    "input_mchars": "character",
+}
+"""What the table's prices are of, in our words. A row with any other has no price: a cost without it would be wrong."""
+PIECES = {"_mtok": 1_000_000, "_mchars": 1_000_000, "_kcount": 1_000, "_hours": 1}
+"""How many of a thing a price of the table is for, by the end of its name."""
+TIERS = ({"service_tier"}, {"processing"}, {"speed"})
+"""What a price of the table may depend on, and what answers tell as their service tier."""
+
+AUDIO_APART = frozenset({"openai", "azure"})
+"""Vendors whose sound never costs what text does. Where the table has no price of it, nobody knows it."""
+TEN_SECONDS_AT_LEAST = frozenset({("groq", "whisper-large-v3"), ("groq", "whisper-large-v3-turbo")})
+"""https://console.groq.com/docs/speech-to-text: shorter sound is charged as if it had ten seconds."""
 
 RESOURCE_PATH = re.compile(r"(?:(?:accounts|publishers|projects)/[^/]+/)*models/")
 """As in `models/gemini-…`: a model that the table does not know by such a path, it may know by the rest of the name."""
 
-Schedule = Sequence[tuple[Callable[[datetime], bool], Price]]
-"""Prices, each with when it holds; the first that does is the one."""
-
-Dollars = Annotated[float, Meta(ge=0, le=1_000_000)]
+UNSAID = Price(UNKNOWN, UNKNOWN, cache_write_1h=UNKNOWN, cache_write_12h=UNKNOWN)
+"""Of a row of the table that says nothing: what is kept longer than usual never costs what is kept as usual."""
 
 
-class Tokens(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What tokens cost, in dollars per million."""
+class Schedule(Protocol):
+    """What a model costs, by the moment."""
 
-    prompt: Dollars
-    """Prompt tokens."""
-    completion: Dollars
-    """Completion tokens, reasoning included."""
-    cached: Dollars | None = None
-    """Prompt tokens that the upstream had in its cache. Left out: as other prompt tokens."""
-    cache_write: Dollars | None = None
-    """Prompt tokens that the upstream put into its cache. Left out: as other prompt tokens."""
-
-    def price(self) -> Price:
-        """Return it as whole pico-dollars per token."""
-        return Price.per_million(self.prompt, self.completion, self.cached, self.cache_write)
+    def at(self, moment: datetime, /) -> Price | None:
+        """Return the price; `None`: unknown."""
+        ...
 
 
-class LongPrompt(Tokens, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What tokens of a call with a long prompt cost: all of them."""
+class Always(Struct, frozen=True):
+    """A `Schedule` that never changes."""
 
-    tokens: Annotated[int, Meta(ge=1)]
-    """A prompt is long when it has more."""
+    price: Price | None
+
+    def at(self, moment: datetime, /) -> Price | None:
+        """Return the price."""
+        return self.price
 
 
-class Override(Tokens, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `config/prices.yaml`, or the `price:` of a deployment."""
-
-    above: LongPrompt | None = None
-    """Other prices for long prompts."""
-
-    def price(self) -> Price:
-        """Return it as whole pico-dollars per token."""
-        base = Tokens.price(self)
-        if self.above is None:
-            return base
-        return msgspec.structs.replace(base, above_tokens=self.above.tokens, above=self.above.price())
+NOBODY_KNOWS = Always(None)
 
 
 def overrides_of(text: str, name: str) -> dict[str, Price]:
@@ -98,10 +111,14 @@ def overrides_of(text: str, name: str) -> dict[str, Price]:
     try:
         for model, row in msgspec.convert(yaml.safe_load(text) or {}, dict[str, object]).items():
             where = f'{name}, "{model}"'
-            prices[model] = msgspec.convert(row, Override).price()
+            prices[model] = msgspec.convert(row, PriceOptions, dec_hook=_parsed).price()
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ValueError(f"{where}: {error}") from error
     return prices
+
+
+def _parsed(type_: type[Dollars], said: object) -> Dollars:
+    return type_.parse(said)
 
 
 class PriceBook:
@@ -142,9 +159,7 @@ class PriceBook:
             schedule = await self._resolve(key)
         else:
             self._kept.move_to_end(key)
-        if not schedule:
-            return None
-        return schedule[0][1] if len(schedule) == 1 else _price_at(schedule, self._clock.wall())
+        return schedule.at(self._now())
 
     def at_once(self, place: Priced) -> Price | None:
         """Return what `place` costs now, whatever time it takes to find out: for the load of a configuration."""
@@ -154,7 +169,7 @@ class PriceBook:
         if (override := self._overriding(*key)) is not None:
             return override
         vendor = self._vendors.get(place.provider)
-        return None if vendor is None else _price_at(table_prices(vendor, place.model), self._clock.wall())
+        return None if vendor is None else table_prices(vendor, place.model).at(self._now())
 
     def describe(self, place: Priced) -> tuple[Price | None, int | None]:
         """Return what `place` costs now, and how many tokens of context the table says it has: to be shown.
@@ -167,10 +182,11 @@ class PriceBook:
                 self._described.clear()
             vendor = self._vendors.get(place.provider)
             info = None if vendor is None else table_model(vendor, place.model)
-            self._described[key] = ((), None) if info is None else (_schedule(info), info.context_window)
+            known = None if vendor is None or info is None else (_schedule(vendor, info), info.context_window)
+            self._described[key] = known or (NOBODY_KNOWS, None)
         schedule, context_tokens = self._described[key]
         price = place.price or self._overriding(*key)
-        return price or (_price_at(schedule, self._clock.wall()) if schedule else None), context_tokens
+        return price or schedule.at(self._now()), context_tokens
 
     async def warm(self, places: Iterable[Priced]) -> None:
         """Look all of `places` up, so that no call has to wait for it."""
@@ -179,14 +195,14 @@ class PriceBook:
 
     async def _resolve(self, key: tuple[str, str]) -> Schedule:
         if (override := self._overriding(*key)) is not None:
-            return self._keep(key, [(_always, override)])
+            return self._keep(key, Always(override))
         if (vendor := self._vendors.get(key[0])) is None:
-            return self._keep(key, ())
+            return self._keep(key, NOBODY_KNOWS)
         lookup = self._lookups.get(key)
         if lookup is None:
             lookup = self._lookups[key] = asyncio.ensure_future(self._look_up(key, vendor))
         await asyncio.wait({lookup}, timeout=LOOKUP_S)  # not the task itself: others wait for it too
-        return self._kept.get(key, ())
+        return self._kept.get(key, NOBODY_KNOWS)
 
     def _overriding(self, provider: str, model: str) -> Price | None:
         for name in (f"{provider}/{model}", model):
@@ -196,6 +212,9 @@ class PriceBook:
             if fnmatchcase(f"{provider}/{model}", pattern) or fnmatchcase(model, pattern):
                 return price
         return FREE if provider in self._free else None
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.wall(), UTC)
 
     async def _look_up(self, key: tuple[str, str], vendor: str) -> None:
         try:
@@ -211,12 +230,18 @@ class PriceBook:
 
 
 def table_prices(vendor: str, model: str) -> Schedule:
-    """Return what the table says that `model` costs at `vendor`; empty: nothing, or not enough for a right cost.
+    """Return what the table says that `model` costs at `vendor`.
 
     Slow the first time: call it in a thread.
     """
     info = table_model(vendor, model)
-    return _schedule(info) if info is not None else ()
+    return NOBODY_KNOWS if info is None else _schedule(vendor, info)
+
+
+def _schedule(vendor: str, info: "ModelInfo") -> Schedule:
+    snapshots = importlib.import_module("genai_prices.data_snapshot")
+    own = next(provider.models for provider in snapshots.get_snapshot().providers if provider.id == vendor)
+    return TableSchedule(vendor, info, its_own=any(info is one for one in own))
 
 
 def table_model(vendor: str, model: str) -> "ModelInfo | None":
@@ -234,46 +259,81 @@ def table_model(vendor: str, model: str) -> "ModelInfo | None":
     return info
 
 
-def _schedule(info: "ModelInfo") -> Schedule:
-    if not isinstance(info.prices, list):
-        price = _price(info.prices)
-        return () if price is None else [(_always, price)]
-    schedule: list[tuple[Callable[[datetime], bool], Price]] = []
-    for row in reversed(info.prices):  # the last that holds is the one
-        price = _price(row.prices)
+class TableSchedule:
+    """A `Schedule` of the table. Its prices begin on a day, or hold for some hours of each, service tiers and all.
+
+    Args:
+        vendor: who is asked for the model.
+        info: the table's row.
+        its_own: the row is the vendor's, not that of who made the model: then its tiers are the vendor's too.
+    """
+
+    def __init__(self, vendor: str, info: "ModelInfo", *, its_own: bool) -> None:
+        self._info = info
+        self._vendor = vendor
+        variants = info.price_variants or []
+        rows = [*(info.prices if isinstance(info.prices, list) else []), *variants]
+        self._conditions = [row.constraint for row in rows if row.constraint is not None]
+        self._variants = variants if its_own else []
+        self._made: dict[tuple[bool, ...], Price | None] = {}
+
+    def at(self, moment: datetime, /) -> Price | None:
+        """Return the price at `moment`; each combination of conditions is worked out once."""
+        holds = tuple(condition.active(moment) for condition in self._conditions)
+        if holds not in self._made:
+            self._made[holds] = self._price(moment)
+        return self._made[holds]
+
+    def _price(self, moment: datetime) -> Price | None:
+        usual = self._of(moment, None)
+        tiers: dict[str, Price] = {}
+        for variant in self._variants:
+            if set(variant.when) not in TIERS:
+                return None  # it depends on what no answer tells
+            if variant.constraint is None or variant.constraint.active(moment):
+                price = self._of(moment, variant.when)
+                if price is None:
+                    return None
+                tiers |= dict.fromkeys(variant.when.values(), price)
+        return None if usual is None else msgspec.structs.replace(usual, tiers=tiers)
+
+    def _of(self, moment: datetime, context: Mapping[str, str] | None) -> Price | None:
+        price = price_of(self._info.get_prices(moment, context))
         if price is None:
-            return ()
-        schedule.append((_always if row.constraint is None else row.constraint.active, price))
-        if row.constraint is None:
-            return schedule
-    return [*schedule, (_always, schedule[-1][1])]  # none holds: then it is the first
+            return None
+        if self._vendor in AUDIO_APART:
+            price = _audio_apart(price)
+        least_audio_s = 10 if (self._vendor, self._info.id) in TEN_SECONDS_AT_LEAST else 0
+        return msgspec.structs.replace(price, least_audio_s=least_audio_s)
 
 
-def _price_at(schedule: Schedule, wall_s: float) -> Price | None:
-    now = datetime.fromtimestamp(wall_s, UTC)
-    return next((price for holds, price in schedule if holds(now)), None)
-
-
-def _always(_: datetime) -> bool:
-    return True
-
-
-def _price(said: "ModelPrice") -> Price | None:
-    """Return a row of the table as ours; `None` when it charges for what we do not count, or says no token's price."""
-    if said.input_mtok is None or any(getattr(said, part, None) is not None for part in UNCOUNTED):
+def price_of(said: "ModelPrice") -> Price | None:
+    """Return a row of the table as ours; `None` when it charges for what we do not count, or for nothing."""
+    parts = {name: part for name, part in vars(said).items() if part is not None}
+    if not parts or any(name not in COUNTED for name in parts):
         return None
-    parts = (said.input_mtok, said.output_mtok, said.cache_read_mtok, said.cache_write_mtok)
-    cliffs = sorted({tier.start for part in parts if part is not None for tier in getattr(part, "tiers", ())})
+    cliffs = sorted({tier.start for part in parts.values() for tier in getattr(part, "tiers", ())})
     price = None
     for above, upto in reversed(list(zip([0, *cliffs], [*cliffs, 0], strict=True))):
-        prompt, completion, cached, written = (None if part is None else _above(part, above) for part in parts)
-        assert prompt is not None
-        price = Price(prompt, completion or 0, cached, written, upto if price else 0, price)
+        rates: dict[str, int] = {}
+        for name, part in parts.items():
+            rate = _rate(name, part, above)
+            if rates.setdefault(COUNTED[name], rate) != rate:
+                return None  # by two prices, and which of them is not clear
+        price = msgspec.structs.replace(UNSAID, **rates, above_tokens=upto if price else 0, above=price)
     return price
 
 
-def _above(said: "Decimal | TieredPrices", tokens: int) -> int:
-    """Return the price, in pico-dollars per token, for a prompt of more than `tokens`."""
-    if isinstance(said, Decimal):
-        return pico(said)
-    return pico(next((tier.price for tier in reversed(said.tiers) if tier.start <= tokens), said.base))
+def _rate(name: str, said: "Decimal | TieredPrices", tokens: int) -> int:
+    """Return the price, in pico-dollars a piece, for a prompt of more than `tokens`."""
+    if not isinstance(said, Decimal):
+        said = next((tier.price for tier in reversed(said.tiers) if tier.start <= tokens), said.base)
+    pieces = next(pieces for end, pieces in PIECES.items() if name.endswith(end))
+    return int((said * (PICO_PER_DOLLAR // pieces)).to_integral_value())
+
+
+def _audio_apart(price: Price) -> Price:
+    heard = UNKNOWN if price.audio_prompt is None else price.audio_prompt
+    said = UNKNOWN if price.audio_completion is None else price.audio_completion
+    above = None if price.above is None else _audio_apart(price.above)
+    return msgspec.structs.replace(price, audio_prompt=heard, audio_completion=said, above=above)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.core.errors import GatewayError, TooLarge, Unauthorized, WrongMethod
+from gateway.core.price import dollars
 from gateway.core.receipt import Receipt
-from gateway.core.usage import dollars
 from gateway.wire.openai import error_body
 
 RawHeaders = list[tuple[bytes, bytes]]

@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 from gateway.core.call import OF_MODELS, Call, Operation
 from gateway.core.middleware import Handler
+from gateway.core.price import Price
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Prices, Resources
-from gateway.core.usage import Price, Usage
+from gateway.core.usage import Usage
 from gateway.middleware.base import Options
 
 

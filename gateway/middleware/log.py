@@ -13,10 +13,10 @@ import structlog
 
 from gateway.core.call import EVERY, Call, Operation
 from gateway.core.middleware import Handler
+from gateway.core.price import dollars
 from gateway.core.receipt import Receipt, Tried
 from gateway.core.reply import Reply
 from gateway.core.resources import Clock, Resources
-from gateway.core.usage import dollars
 from gateway.middleware.base import Options
 
 

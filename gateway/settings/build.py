@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from gateway.core.call import ASKING, Call, Operation
 from gateway.core.middleware import Handler, Middleware, chain
+from gateway.core.price import Price
 from gateway.core.principal import Principal
 from gateway.core.reply import Reply
 from gateway.core.resources import Clock, Resources, WithoutRedis
 from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
-from gateway.core.usage import Price
 from gateway.engine.discovery import Source
 from gateway.engine.engine import Engine
 from gateway.engine.fits import KnownFits
@@ -40,7 +40,6 @@ from gateway.settings.schema import (
     DeploymentSettings,
     HealthSettings,
     KeySettings,
-    PriceSettings,
     RouteSettings,
     Server,
     Settings,
@@ -354,7 +353,9 @@ def _off(deployment: Deployment, off: Mapping[str, str]) -> str:
 
 
 def _compared(deployment: Deployment, price: Price | None) -> Deployment:
-    return deployment if price is None else replace(deployment, dearness=price.prompt + price.completion)
+    if price is None or price.prompt < 0:
+        return deployment
+    return replace(deployment, dearness=price.prompt + max(price.completion, 0))
 
 
 def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deployment:
@@ -367,7 +368,7 @@ def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deploym
         weight=deployment.weight,
         prefill=deployment.prefill,
         timeouts=_timeouts(deployment.timeouts, route.timeouts),
-        price=None if deployment.price is None else _price(deployment.price),
+        price=None if deployment.price is None else deployment.price.price(),
         rejects=frozenset(deployment.rejects),
     )
 
@@ -405,7 +406,3 @@ def _rules(said: HealthSettings) -> Rules:
         rest_s=said.rest,
         longest_rest_s=said.longest_rest,
     )
-
-
-def _price(said: PriceSettings) -> Price:
-    return Price.per_million(said.prompt, said.completion, said.cached, said.cache_write)

@@ -14,9 +14,10 @@ from msgspec.structs import FieldInfo, fields
 
 from gateway.core.secret import Secret
 from gateway.core.units import Duration, Size
+from gateway.engine.price_options import Dollars, DollarsEach, Factor
 from gateway.settings import plugins
 from gateway.settings.kinds import Kind, kinds
-from gateway.settings.schema import DeploymentSettings, Dollars, Moment, RouteSettings, Settings
+from gateway.settings.schema import DeploymentSettings, Moment, RouteSettings, Settings
 
 Schema = dict[str, Any]
 
@@ -35,12 +36,13 @@ TEXTS: dict[type, Schema] = {
     Duration: {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$|\$\{", "examples": ["30s", "10m", "1h"]},
 }
 """What is text, and may have variables in it anyway."""
+MONEY: list[Schema] = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\d*\.?\d+$"}]
 OTHERS: dict[type, list[Schema]] = {
     int: [{"type": "integer"}],
     float: [{"type": "number"}],
     bool: [{"type": "boolean"}],
     Size: [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGkmg]i?)?[Bb]$"}],
-    Dollars: [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\d*\.?\d+$"}],
+    **dict.fromkeys((Dollars, DollarsEach, Factor), MONEY),
 }
 """What a variable may stand for, too."""
 SHORT_FORMS: dict[type, Schema] = {RouteSettings: TARGET, DeploymentSettings: TARGET}

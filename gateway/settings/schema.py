@@ -2,7 +2,6 @@
 
 import re
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal, Self
 
 from msgspec import Meta, Struct, field
@@ -11,29 +10,11 @@ from gateway.core.principal import Limits
 from gateway.core.route import Midstream, Order, Prefill, Then, Unsupported
 from gateway.core.secret import Secret
 from gateway.core.units import Duration, Size
+from gateway.engine.price_options import PriceOptions
 from gateway.middleware.base import Options
 from gateway.providers.base import ProviderOptions
 
 Count = Annotated[int, Meta(ge=1)]
-
-
-class Dollars(Decimal):
-    """Dollars per million tokens, exactly as written."""
-
-    @classmethod
-    def parse(cls, said: object) -> Self:
-        """Read a price.
-
-        Raises:
-            ValueError: it is no amount of money, or less than nothing.
-        """
-        try:
-            amount = None if isinstance(said, bool) else cls(str(said))
-        except InvalidOperation:
-            amount = None
-        if amount is None or not amount.is_finite() or amount < 0:
-            raise ValueError(f"expected dollars per million tokens like 0.15, got {said}")
-        return amount
 
 
 class Moment(str):
@@ -91,19 +72,6 @@ class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What follows when one of them fires."""
 
 
-class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What tokens cost here, in dollars per million, in place of the price table."""
-
-    prompt: Dollars
-    """Tokens that are sent."""
-    completion: Dollars
-    """Tokens that are answered, reasoning included."""
-    cached: Dollars | None = None
-    """Sent tokens that the upstream had in its cache; the same as `prompt` when left out."""
-    cache_write: Dollars | None = None
-    """Sent tokens that the upstream put into its cache; the same as `prompt` when left out."""
-
-
 class DeploymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model at one place. Short form: its target alone."""
 
@@ -119,7 +87,7 @@ class DeploymentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     prefill: Prefill | None = None
     """Whether it goes on from a last message of the assistant's, for `midstream: continue`: `none`, `plain`, or
     `prefix` (that message says `prefix: true`). As far as is known of the model when left out."""
-    price: PriceSettings | None = None
+    price: PriceOptions | None = None
     """What it costs, where the price table does not know or is wrong."""
     rejects: list[str] = []
     """Parameters that it does not take, besides those that are known of the model; the route's `unsupported` says what

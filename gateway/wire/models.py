@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.core.model import Capabilities
-from gateway.core.usage import PICO_PER_DOLLAR_A_MILLION, Price
+from gateway.core.price import PICO_PER_DOLLAR_A_MILLION, Price
 
 
 class TokenPrices(Struct, frozen=True):

@@ -14,9 +14,10 @@ from genai_prices import Usage as TableUsage
 from genai_prices import calc_price
 from genai_prices.types import ModelPrice, Tier, TieredPrices
 
+from gateway.core.price import Price
 from gateway.core.receipt import Tried
 from gateway.core.route import Deployment
-from gateway.core.usage import Price, Usage
+from gateway.core.usage import Extras, Usage
 from gateway.engine import prices
 from gateway.engine.prices import FREE, PriceBook, overrides_of, table_prices
 from tests.standins import MORNING_S, StillClock
@@ -48,7 +49,6 @@ MODELS = [
     ("openai", "gpt-4o-mini"),
     ("openai", "gpt-4o-2024-08-06"),
     ("openai", "gpt-5.6"),
-    ("openai", "text-embedding-3-small"),
     ("anthropic", "claude-opus-4-5"),
     ("anthropic", "claude-sonnet-4-5"),
     ("gemini", "gemini-2.5-pro"),
@@ -111,7 +111,7 @@ async def test_a_price_goes_by_the_moment_it_is_asked_for():
 async def test_two_cliffs_are_two_steps():
     """Some models have more than one; each holds from its own length on."""
     tiered = TieredPrices(Decimal(1), [Tier(32, Decimal(2)), Tier(128, Decimal(4))])
-    price = prices._price(ModelPrice(input_mtok=tiered, output_mtok=Decimal(10)))
+    price = prices.price_of(ModelPrice(input_mtok=tiered, output_mtok=Decimal(10)))
     assert price is not None
     assert [price.cost_nusd(Usage(tokens)) for tokens in (32, 33, 128, 129)] == [32_000, 66_000, 256_000, 516_000]
     assert price.cost_nusd(Usage(129, 1)) == 526_000
@@ -136,8 +136,9 @@ async def test_what_nobody_knows_is_unknown_and_never_free():
     one = book()
     assert await one.of(place("openai", "no-such-model")) is None
     assert await one.of(place("local", "gpt-4o")) is None
-    assert await one.of(place("perplexity", "sonar-pro")) is None
-    assert table_prices("no-such-vendor", "gpt-4o") == ()
+    assert await one.of(place("perplexity", "sonar-deep-research")) is None  # citations
+    assert await one.of(place("mistral", "mistral-ocr-latest")) is None  # pages
+    assert table_prices("no-such-vendor", "gpt-4o") is prices.NOBODY_KNOWS
 
 
 @pytest.mark.parametrize("path", ["models/gemini-2.5-pro", "projects/p/publishers/google/models/gemini-2.5-pro"])
@@ -174,7 +175,7 @@ async def test_a_slow_lookup_holds_no_call_and_serves_the_next(monkeypatch):
     """The wait is bounded; a client that leaves does not end the lookup for the others."""
     monkeypatch.setattr(prices, "LOOKUP_S", 0.05)
     gate = threading.Event()
-    monkeypatch.setattr(prices, "table_prices", lambda *_: (gate.wait(5), [(lambda _: True, FREE)])[1])
+    monkeypatch.setattr(prices, "table_prices", lambda *_: (gate.wait(5), prices.Always(FREE))[1])
     one = book()
     assert await asyncio.wait_for(one.of(place("openai", "x")), 2) is None
     gate.set()
@@ -216,14 +217,69 @@ def test_overrides_are_read_from_yaml_in_dollars_per_million():
 
 
 @pytest.mark.parametrize(
+    ("option", "used", "nusd"),
+    [
+        ("cached: 0.5", Usage(10, 0, 4), 6_000 + 2_000),
+        ("cache_write: 2", Usage(10, 0, 0, 4), 6_000 + 8_000),
+        ("cache_write_1h: 3", Usage(10, 0, 0, 4, extras=Extras(cache_write_1h_tokens=1)), 9_000 + 3_000),
+        ("cache_write_12h: 3", Usage(10, 0, 0, 4, extras=Extras(cache_write_12h_tokens=1)), 9_000 + 3_000),
+        ("reasoning: 9", Usage(0, 10, reasoning_tokens=4), 12_000 + 36_000),
+        ("audio_prompt: 9", Usage(10, 0, extras=Extras(audio_prompt_tokens=4)), 6_000 + 36_000),
+        (
+            "cached: 0.5, cached_audio: 5",
+            Usage(9, 0, 4, extras=Extras(audio_prompt_tokens=4, cached_audio_tokens=4)),
+            25_000,
+        ),
+        ("audio_completion: 9", Usage(0, 10, extras=Extras(audio_completion_tokens=4)), 12_000 + 36_000),
+        ("image_prompt: 9", Usage(10, 0, extras=Extras(image_prompt_tokens=4)), 6_000 + 36_000),
+        (
+            "cached: 0.5, cached_image: 5",
+            Usage(9, 0, 4, extras=Extras(image_prompt_tokens=4, cached_image_tokens=4)),
+            25_000,
+        ),
+        ("image_completion: 9", Usage(0, 10, extras=Extras(image_completion_tokens=4)), 12_000 + 36_000),
+        ("request: 0.005", Usage(10), 10_000 + 5_000_000),
+        ("search: 0.01", Usage(10, extras=Extras(searches=2)), 10_000 + 20_000_000),
+        ("file_search: 0.0025", Usage(10, extras=Extras(file_searches=1)), 10_000 + 2_500_000),
+        ("image: 0.04", Usage(extras=Extras(images=2)), 80_000_000),
+        ("minute: 0.006", Usage(extras=Extras(audio_seconds=90)), 9_000_000),
+        ("character: 15", Usage(extras=Extras(characters=3)), 45_000),
+        ("tiers: {flex: 0.5}", Usage(10, 10, service_tier="flex"), 15_000),
+        ("above: {tokens: 9, prompt: 2, completion: 4}, tiers: {flex: 0.5}", Usage(10, service_tier="flex"), 10_000),
+        (
+            "above: {tokens: 9, prompt: 2, completion: 4}, search: 0.01",
+            Usage(10, extras=Extras(searches=1)),
+            10_020_000,
+        ),
+    ],
+)
+async def test_each_option_of_a_price_is_charged(option, used, nusd):
+    """Beside a dollar a million for what is sent and two for what is answered: none is accepted and then ignored."""
+    price = overrides_of(f"model: {{prompt: 1, completion: 2, {option}}}", "prices.yaml")["model"]
+    assert price.cost_nusd(used) == nusd
+    assert Price.per_million(1, 2).cost_nusd(used) != nusd
+
+
+def test_what_has_no_price_by_tokens_is_charged_by_what_has_one():
+    """Of a call that used tokens all the same, nobody knows the cost."""
+    price = overrides_of("whisper: {minute: 0.006}", "prices.yaml")["whisper"]
+    assert price.cost_nusd(Usage(extras=Extras(audio_seconds=60))) == 6_000_000
+    assert price.cost_nusd(Usage(1)) is None
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("gpt: {prompt: 1}", "missing required field `completion`"),
+        ("gpt: {prompt: 1}", "prompt has a price and completion has none"),
+        ("gpt: {completion: 1}", "completion has a price and prompt has none"),
+        ("gpt: {prompt: 1, completion: 2, cached_audio: 1}", "cached_audio has a price and cached has none"),
+        ("gpt: {cached: 1}", "some tokens have a price, but prompt and completion have none"),
+        ("gpt: {prompt: 1, completion: 2, above: {tokens: 9}}", "a long prompt has no price"),
         ("gpt: {prompt: 1, completion: 2, cashed: 3}", "unknown field `cashed`"),
-        ("gpt: {prompt: -1, completion: 2}", ">= 0"),
-        ("gpt: {prompt: .inf, completion: 2}", "<= 1000000"),
-        ("gpt: {prompt: .nan, completion: 2}", ">= 0"),
-        ("gpt: {prompt: free, completion: 2}", "Expected `float`"),
+        ("gpt: {prompt: -1, completion: 2}", "expected dollars per million tokens like 0.15, got"),
+        ("gpt: {prompt: .inf, completion: 2}", "expected dollars per million tokens like 0.15, got"),
+        ("gpt: {prompt: .nan, completion: 2}", "expected dollars per million tokens like 0.15, got"),
+        ("gpt: {prompt: free, completion: 2}", "expected dollars per million tokens like 0.15, got free"),
         ("[1]", "Expected `object`"),
         ("gpt: {", "line 1"),
     ],
@@ -239,12 +295,14 @@ def test_the_shipped_overrides_can_be_read_and_so_can_their_examples():
     """An example that cannot be copied is none."""
     text = (Path(__file__).parents[2] / "config" / "prices.yaml").read_text()
     assert overrides_of(text, "prices.yaml") == {}
-    examples = "\n".join(line[2:] for line in text.splitlines()[9:] if line.startswith("# "))
+    examples = "\n".join(line[2:] for line in text[text.index("# openai/gpt-x") :].splitlines())
     assert set(overrides_of(examples, "prices.yaml")) == {
         "openai/gpt-x",
         "my-fine-tune",
         "local/*",
         "gemini/gemini-long",
+        "openai/gpt-y",
+        "whisper-at-home",
     }
 
 

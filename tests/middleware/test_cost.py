@@ -7,9 +7,10 @@ import pytest
 
 from gateway.core.call import Call
 from gateway.core.errors import Busy
+from gateway.core.price import Price
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
-from gateway.core.usage import Price, Usage
+from gateway.core.usage import Usage
 from gateway.middleware.cost import CostOptions
 from tests.standins import PLACE, StillClock, call_of
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import BadRequest, TimedOut, Unreachable
+from gateway.core.price import Price
 from gateway.core.secret import Secret
-from gateway.core.usage import Price, Usage
+from gateway.core.usage import Usage
 from gateway.providers.cohere import AnswerDecoder, Cohere, CohereOptions
 from gateway.wire.events import Began, Ended, Said, ToolArgued, ToolBegan
 from tests.providers.test_golden import attempt
