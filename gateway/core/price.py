@@ -23,9 +23,6 @@ SECONDS_AN_HOUR = 3600
 UNKNOWN = -1
 """A rate: this is charged for, and nobody knows how much."""
 
-USUAL_TIERS = frozenset({"", "default", "standard", "standard_only", "auto", "on_demand"})
-"""What upstreams call the service whose prices are those of the price list."""
-
 Line = tuple[int, int]
 """Of a bill: so many, at this rate."""
 
@@ -109,9 +106,7 @@ class Price(Struct, frozen=True):
 
     def _for(self, usage: Usage) -> "Price | None":
         """Return the prices of the service that answered, for a prompt of this length."""
-        price: Price | None = self.tiers.get(usage.service_tier)
-        if price is None and usage.service_tier in USUAL_TIERS:
-            price = self
+        price = self.tiers.get(usage.service_tier) if usage.service_tier else self
         while price is not None and price.above is not None and usage.prompt_tokens > price.above_tokens:
             price = price.above
         return price
@@ -128,6 +123,7 @@ class Price(Struct, frozen=True):
             yield usage.billed_tokens[1], self.completion
         yield extras.searches, self.search
         yield extras.file_searches, self.file_search
+        yield extras.other_tools, UNKNOWN
         told_in_tokens = usage.prompt_tokens or usage.completion_tokens
         for count, rate in ((extras.images, self.image), (extras.characters, self.character)):
             if rate >= 0 or not told_in_tokens:

@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+USUAL_TIERS = frozenset({"default", "standard", "standard_only", "auto", "on_demand"})
+"""What upstreams call the service whose prices are those of the price list."""
+
 
 class Extras(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What few calls use: the parts of the tokens that may cost other than the rest, and what is no token.
@@ -27,6 +30,8 @@ class Extras(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Searches of the web, or what a reranker calls search units."""
     file_searches: int = 0
     """Searches of files that the upstream stores."""
+    other_tools: int = 0
+    """Uses of the upstream's own tools that it charges for by what no answer says (OpenAI's code interpreter)."""
     images: int = 0
     """Pictures that were made."""
     audio_seconds: int = 0
@@ -62,7 +67,7 @@ class Usage(Struct, frozen=True):
     billed_tokens: tuple[int, int] | None = None
     """Prompt and completion tokens that are charged, where those are others than were used (Cohere)."""
     service_tier: str = ""
-    """By whose prices the answer says that it was served: `flex`, `priority`, `batch`. Empty: by the usual ones."""
+    """The service that the answer says it came from: `flex`, `priority`, `batch`. Empty: the usual one."""
     extras: Extras = NOTHING_ELSE
 
     @property
@@ -87,3 +92,9 @@ class Usage(Struct, frozen=True):
             service_tier=self.service_tier if self.service_tier == other.service_tier else "",
             extras=NOTHING_ELSE if plain else self.extras + other.extras,
         )
+
+
+def tier_named(said: object) -> str:
+    """Return the service tier that an upstream names; empty: the usual one, or none."""
+    tier = said.lower() if isinstance(said, str) else ""
+    return "" if tier in USUAL_TIERS else tier

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.core.price import PICO_PER_DOLLAR, SECONDS_AN_HOUR, UNKNOWN, Price, pico
+from gateway.core.usage import USUAL_TIERS
 
 MOST_DOLLARS = 1_000_000
 """More than anything costs; a slip of the finger is not to be charged."""
@@ -140,6 +141,16 @@ class PriceOptions(Tokens, frozen=True, kw_only=True, forbid_unknown_fields=True
     tiers: dict[str, Factor] = {}
     """By the service tier that an answer names, how many times as much it costs: `{flex: 0.5, priority: 2}`. Calls
     and searches cost the same. What an answer of a tier that is not named here costs is unknown."""
+
+    def __post_init__(self) -> None:
+        """Refuse half a price, and another one for the usual service.
+
+        Raises:
+            ValueError: it is either.
+        """
+        super().__post_init__()
+        for usual in USUAL_TIERS & self.tiers.keys():
+            raise ValueError(f'tiers: "{usual}" is the usual service; its prices are prompt, completion and so on')
 
     def price(self) -> Price:
         """Return it as whole pico-dollars."""

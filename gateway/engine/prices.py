@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from gateway.core.price import PICO_PER_DOLLAR, UNKNOWN, Price
 from gateway.core.resources import Clock, Priced
+from gateway.core.usage import USUAL_TIERS
 from gateway.engine.price_options import Dollars, PriceOptions
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ PIECES = {"_mtok": 1_000_000, "_mchars": 1_000_000, "_kcount": 1_000, "_hours": 
 TIERS = ({"service_tier"}, {"processing"}, {"speed"})
 """What a price of the table may depend on, and what answers tell as their service tier."""
 
+IN_THE_US = Decimal("1.1")
+"""Anthropic's factor: https://platform.claude.com/docs/en/build-with-claude/data-residency."""
 AUDIO_APART = frozenset({"openai", "azure"})
 """Vendors whose sound never costs what text does. Where the table has no price of it, nobody knows it."""
 TEN_SECONDS_AT_LEAST = frozenset({("groq", "whisper-large-v3"), ("groq", "whisper-large-v3-turbo")})
@@ -294,8 +297,13 @@ class TableSchedule:
                 price = self._of(moment, variant.when)
                 if price is None:
                     return None
-                tiers |= dict.fromkeys(variant.when.values(), price)
-        return None if usual is None else msgspec.structs.replace(usual, tiers=tiers)
+                tiers |= {tier: price for tier in variant.when.values() if tier not in USUAL_TIERS}
+        if usual is None:
+            return None
+        if self._vendor == "anthropic":
+            tiers |= {f"{tier}+us": price.times(IN_THE_US) for tier, price in tiers.items()}
+            tiers["us"] = usual.times(IN_THE_US)
+        return msgspec.structs.replace(usual, tiers=tiers)
 
     def _of(self, moment: datetime, context: Mapping[str, str] | None) -> Price | None:
         price = price_of(self._info.get_prices(moment, context))

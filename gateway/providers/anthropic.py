@@ -17,8 +17,8 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.model import ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
-from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import facts, messages_request, shown_facts
+from gateway.providers.anthropic_usage import Tally, Used
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.beside import AsItCame
 from gateway.providers.failures import SPENT, UNREADABLE, error_object, failure
@@ -31,7 +31,6 @@ from gateway.wire.chat_request import chat_request
 from gateway.wire.events import (
     Began,
     Cited,
-    Counted,
     Ended,
     Event,
     Finish,
@@ -205,22 +204,6 @@ def _code(error: dict[str, Any]) -> str | None:
 # ── What Anthropic says ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _OutputDetails(Struct):
-    thinking_tokens: int | None = None
-
-
-class _Counts(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Usage(_Counts):
-    iterations: list[_Counts] | None = None
-
-
 class _Citation(Struct):
     url: str | None = None
     title: str | None = None
@@ -250,7 +233,7 @@ class _Message(Struct):
     content: list[_Block] | None = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
-    usage: _Usage | None = None
+    usage: Used | None = None
 
 
 class _Delta(Struct):
@@ -270,7 +253,7 @@ class _Event(Struct):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: _Usage | None = None
+    usage: Used | None = None
     error: Any = None
 
 
@@ -299,7 +282,7 @@ class MessageDecoder:
         self._began = False
         self._tools = 0
         self._open: dict[int, _Tool] = {}
-        self._tally = _Tally()
+        self._tally = Tally()
 
     def feed(self, data: bytes) -> list[Event]:
         """Return what the data of one event says; nothing for pings and for events of types yet unknown.
@@ -396,7 +379,7 @@ def message_events(message: _Message) -> list[Event]:
             tools += 1
         else:
             events += _block_events(block)
-    tally = _Tally()
+    tally = Tally()
     tally.add(message.usage)
     return [*events, *_ending(message.stop_reason, message.stop_details), *tally.counted()]
 
@@ -429,48 +412,6 @@ def _ending(reason: str | None, details: _StopDetails | None) -> list[Event]:
     finish = FINISHES.get(reason or "", "stop")
     why = details and (details.explanation or details.category)
     return [Refused(why), Ended(finish)] if why and reason == "refusal" else [Ended(finish)]
-
-
-class _Tally:
-    """Counts tokens. What is said later replaces what was said before: Anthropic's numbers are running totals."""
-
-    def __init__(self) -> None:
-        self._said = _Usage()
-        self._any = False
-        self.lossy = False
-
-    def add(self, usage: _Usage | None) -> None:
-        if usage is None:
-            return
-        self._any = True
-        for name in _Usage.__struct_fields__:
-            value = getattr(usage, name)
-            if value is not None:
-                setattr(self._said, name, value)
-
-    def counted(self) -> list[Event]:
-        """Return the totals, if they were said: half of them, where something was lost, is none."""
-        if not self._any or (self.lossy and self._said.input_tokens is None and not self._said.iterations):
-            return []
-        return [Counted(_usage(self._said))]
-
-
-def _usage(said: _Usage) -> Usage:
-    """Convert: Anthropic's `input_tokens` leave out what was read from and written to the cache; ours hold it.
-
-    With `iterations` (compaction) the plain numbers are those of the last one only, so all are summed.
-    """
-    counts: list[_Counts] = list(said.iterations) if said.iterations else [said]
-    read = sum(count.cache_read_input_tokens or 0 for count in counts)
-    written = sum(count.cache_creation_input_tokens or 0 for count in counts)
-    details = said.output_tokens_details
-    return Usage(
-        prompt_tokens=sum(count.input_tokens or 0 for count in counts) + read + written,
-        completion_tokens=sum(count.output_tokens or 0 for count in counts),
-        cached_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=(details and details.thinking_tokens) or 0,
-    )
 
 
 def _streamed_error(data: bytes) -> UpstreamFailed:

@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.core.errors import Unreachable, UpstreamFailed
-from gateway.core.usage import Usage
 from gateway.providers.bedrock_errors import failed
+from gateway.providers.bedrock_usage import Metadata, usage_of
 from gateway.wire.events import Began, Cited, Counted, Ended, Event, Finish, Said, Thought, ToolArgued, ToolBegan
 
 FINISHES: dict[str, Finish] = {
@@ -99,17 +99,6 @@ class _Stop(Struct, rename="camel"):
     stop_reason: str | None = None
 
 
-class _Usage(Struct, rename="camel"):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_write_input_tokens: int | None = None
-
-
-class _Metadata(Struct):
-    usage: _Usage | None = None
-
-
 class _Frame(Struct, rename="camel"):
     """An event of a stream, as `Frames` writes it."""
 
@@ -118,7 +107,7 @@ class _Frame(Struct, rename="camel"):
     content_block_delta: _Delta | None = None
     content_block_stop: _Start | None = None
     message_stop: _Stop | None = None
-    metadata: _Metadata | None = None
+    metadata: Metadata | None = None
     exception: str | None = None
     said: dict[str, Any] | None = None
 
@@ -131,10 +120,9 @@ class _Output(Struct):
     message: _Message | None = None
 
 
-class _Answer(Struct, rename="camel"):
+class _Answer(Metadata, rename="camel"):
     output: _Output | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
 
 
 _frame = msgspec.json.Decoder(_Frame)
@@ -153,7 +141,7 @@ class ConverseDecoder:
         self._began = False
         self._tools = 0
         self._open: dict[int, _Open] = {}
-        self._usage: _Usage | None = None
+        self._metadata = Metadata()
 
     def feed(self, data: bytes) -> list[Event]:
         """Return what one event says; nothing for events of types yet unknown.
@@ -163,7 +151,7 @@ class ConverseDecoder:
         """
         frame = _frame.decode(data)
         if frame.metadata is not None:
-            self._usage = frame.metadata.usage or self._usage
+            self._metadata = frame.metadata if frame.metadata.usage is not None else self._metadata
             return self._counted() if self.complete else []
         if self.complete:
             return []  # all was said, whatever fails now
@@ -243,10 +231,9 @@ class ConverseDecoder:
         return [*closed, ended, *self._counted()]
 
     def _counted(self) -> list[Event]:
-        if self._usage is None:
-            return []
-        self.finished = True
-        return [Counted(_usage(self._usage))]
+        usage = usage_of(self._metadata)
+        self.finished = self.finished or usage is not None
+        return [] if usage is None else [Counted(usage)]
 
 
 class _Open(Struct):
@@ -281,7 +268,8 @@ def whole_events(body: bytes) -> list[Event] | None:
             events += [ToolBegan(tools, tool.tool_use_id or f"call_{tools}", tool.name or ""), ToolArgued(tools, given)]
             tools += 1
     events.append(Ended(_finish(answer.stop_reason)))
-    return events if answer.usage is None else [*events, Counted(_usage(answer.usage))]
+    usage = usage_of(answer)
+    return events if usage is None else [*events, Counted(usage)]
 
 
 def _block_events(block: _Block) -> list[Event]:
@@ -323,14 +311,3 @@ def _finish(reason: str | None) -> Finish:
     if reason in FAILURES:
         raise Unreachable(f"the model's answer failed: {reason}", code=reason)
     return FINISHES.get(reason or "", "stop")
-
-
-def _usage(said: _Usage) -> Usage:
-    """Convert: Bedrock's `inputTokens` leave out what was read from and written to the cache; ours hold it."""
-    read, written = said.cache_read_input_tokens or 0, said.cache_write_input_tokens or 0
-    return Usage(
-        prompt_tokens=(said.input_tokens or 0) + read + written,
-        completion_tokens=said.output_tokens or 0,
-        cached_tokens=read,
-        cache_write_tokens=written,
-    )

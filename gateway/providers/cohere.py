@@ -15,7 +15,7 @@ from msgspec import Struct
 from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_ELSE, Extras, Usage
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.cohere_embeddings import CohereEmbeddings
 from gateway.providers.cohere_request import chat_body
@@ -173,6 +173,7 @@ class _Message(Struct):
 class _Tokens(Struct):
     input_tokens: float | None = None
     output_tokens: float | None = None
+    search_units: float | None = None
 
 
 class _Usage(Struct):
@@ -353,4 +354,5 @@ def _usage(said: _Usage | None) -> Usage | None:
         count(used.output_tokens),
         cached_tokens=min(count(said.cached_tokens), prompt),
         billed_tokens=None if bill is None else (count(bill.input_tokens), count(bill.output_tokens)),
+        extras=Extras(searches=searches) if (searches := count(bill and bill.search_units)) else NOTHING_ELSE,
     )

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from gateway.core.call import Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_ELSE, Extras, Usage, tier_named
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
@@ -204,12 +204,21 @@ class _Feedback(Struct, rename="camel"):
     block_reason_message: str | None = None
 
 
+class _Modality(Struct, rename="camel"):
+    modality: str = ""
+    token_count: int | None = None
+
+
 class _Usage(Struct, rename="camel"):
     prompt_token_count: int | None = None
     candidates_token_count: int | None = None
     thoughts_token_count: int | None = None
     cached_content_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
+    prompt_tokens_details: list[_Modality] | None = None
+    cache_tokens_details: list[_Modality] | None = None
+    service_tier: Any = None
+    traffic_type: str | None = None
 
 
 class _Answer(Struct, rename="camel"):
@@ -346,12 +355,39 @@ def _one(data: bytes) -> _Answer:
 def _usage(said: _Usage) -> Usage:
     """Convert: Gemini's candidates leave out its thoughts, and its prompt what its own tools read; ours hold both."""
     thoughts = said.thoughts_token_count or 0
+    prompt = (said.prompt_token_count or 0) + (said.tool_use_prompt_token_count or 0)
     return Usage(
-        prompt_tokens=(said.prompt_token_count or 0) + (said.tool_use_prompt_token_count or 0),
+        prompt_tokens=prompt,
         completion_tokens=(said.candidates_token_count or 0) + thoughts,
-        cached_tokens=said.cached_content_token_count or 0,
+        cached_tokens=min(said.cached_content_token_count or 0, prompt),
         reasoning_tokens=thoughts,
+        service_tier=tier_named(said.service_tier or TRAFFIC.get(said.traffic_type or "", said.traffic_type)),
+        extras=_extras(said),
     )
+
+
+TRAFFIC = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority", "TRAFFIC_TYPE_UNSPECIFIED": ""}
+"""Vertex's words for the service tiers; `ON_DEMAND` is the usual one."""
+
+
+def _extras(said: _Usage) -> Extras:
+    """Return how many tokens were of sound, of pictures (documents are seen as such) and of video."""
+    sent = _by_modality(said.prompt_tokens_details)
+    audio, image, video = sent.get("AUDIO", 0), sent.get("IMAGE", 0) + sent.get("DOCUMENT", 0), sent.get("VIDEO", 0)
+    if not (audio or image or video):
+        return NOTHING_ELSE
+    cached = None if said.cache_tokens_details is None else _by_modality(said.cache_tokens_details)
+    return Extras(
+        audio_prompt_tokens=audio,
+        image_prompt_tokens=image,
+        video_prompt_tokens=video,
+        cached_audio_tokens=None if cached is None else min(cached.get("AUDIO", 0), audio),
+        cached_image_tokens=None if cached is None else min(cached.get("IMAGE", 0) + cached.get("DOCUMENT", 0), image),
+    )
+
+
+def _by_modality(details: list[_Modality] | None) -> dict[str, int]:
+    return {one.modality: one.token_count or 0 for one in details or ()}
 
 
 def _streamed_error(data: bytes) -> UpstreamFailed:

@@ -127,7 +127,7 @@ class OpenAI:
     def reader(self, attempt: Attempt) -> Reader:
         """Return a reader for a streamed answer."""
         if attempt.surface == "responses":
-            return ForwardReader(ResponseDecoder())
+            return ForwardReader(ResponseDecoder(self._row))
         return ChatReader(attempt, self._row)
 
     def whole(self, attempt: Attempt, body: bytes) -> Chunk:
@@ -137,7 +137,7 @@ class OpenAI:
             UpstreamFailed: it is none, whatever its status said.
         """
         if attempt.surface == "responses":
-            return whole_response(body)
+            return whole_response(body, self._row)
         body = body.strip()  # DeepSeek keeps the connection alive by empty lines
         try:
             said = json_object(body)
@@ -149,7 +149,8 @@ class OpenAI:
         used: Any = said.get("usage")
         if isinstance(used, dict):
             changed |= mend_usage(said["usage"], self._row)
-        usage = usage_of(said.get("usage"), self._row)
+        model = attempt.deployment.model
+        usage = usage_of(said.get("usage"), self._row, tier=said.get("service_tier"), model=model)
         if used and usage is None:
             del said["usage"]
             changed = True

@@ -73,7 +73,7 @@ class StreamMender:
         """
         said = json_object(data)
         usage_object, changed = self._usage(said)
-        usage = usage_of(usage_object, self._vendor)
+        usage = self._used(usage_object, said)
         if is_error(said, name):
             if usage is not None:
                 self._left = [self._usage_chunk(usage_object, usage)]
@@ -131,10 +131,14 @@ class StreamMender:
             return {}, False
         usage_object = cast("dict[str, Any]", used)
         changed = mend_usage(usage_object, self._vendor)
-        if usage_of(usage_object, self._vendor) is None:
+        if self._used(usage_object, said) is None:
             said["usage"] = None
             return {}, True
         return usage_object, changed
+
+    def _used(self, usage_object: dict[str, Any], said: dict[str, Any]) -> Usage | None:
+        model = self._attempt.deployment.model
+        return usage_of(usage_object, self._vendor, tier=said.get("service_tier"), model=model)
 
     def _carry(self, said: dict[str, Any]) -> bool:
         held, self._held = self._held, {}

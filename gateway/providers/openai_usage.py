@@ -3,18 +3,25 @@
 from decimal import Decimal
 from typing import Any, cast
 
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_ELSE, Extras, Usage
 from gateway.providers.vendors import Vendor
 
 NANO = 10**9
+CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 TICKS_A_NANO_DOLLAR = 10
 """xAI counts cost in ticks: 10⁻¹⁰ dollars each."""
 
 
-def usage_of(said: object, vendor: Vendor) -> Usage | None:
+def usage_of(said: object, vendor: Vendor, *, tier: object = None, model: str = "") -> Usage | None:
     """Return what a usage object says; `None`: nothing, for LocalAI and others write zeros where they do not know.
 
     Call `mend_usage` before.
+
+    Args:
+        said: the object.
+        vendor: whose it is.
+        tier: the answer's own `service_tier`.
+        model: as the vendor calls it.
     """
     if not isinstance(said, dict):
         return None
@@ -23,15 +30,33 @@ def usage_of(said: object, vendor: Vendor) -> Usage | None:
     if not prompt and not completion:
         return None
     sent, answered = _part(used, "prompt_tokens_details"), _part(used, "completion_tokens_details")
+    # DeepSeek and Together had words of their own before OpenAI's.
+    cached = next((n for n in (_count(sent, "cached_tokens"), *(_count(used, name) for name in CACHED)) if n), 0)
+    cached = min(cached, prompt)
     return Usage(
         prompt,
         completion,
-        # DeepSeek's own word came before OpenAI's.
-        cached_tokens=min(_count(sent, "cached_tokens") or _count(used, "prompt_cache_hit_tokens"), prompt),
-        cache_write_tokens=_count(sent, "cache_write_tokens"),
-        reasoning_tokens=_count(answered, "reasoning_tokens"),
-        stated_cost_nusd=_stated_cost_nusd(used, vendor),
+        cached_tokens=cached,
+        cache_write_tokens=min(_count(sent, "cache_write_tokens"), prompt - cached),
+        reasoning_tokens=min(_count(answered, "reasoning_tokens"), completion),
+        stated_cost_nusd=stated_cost_nusd(used, vendor),
+        service_tier=vendor.tier(tier),
+        extras=_extras(used, sent, answered, searches=int(vendor.always_searches(model))),
     )
+
+
+def _extras(used: dict[str, Any], sent: dict[str, Any], answered: dict[str, Any], *, searches: int) -> Extras:
+    found = {
+        "audio_prompt_tokens": _count(sent, "audio_tokens"),
+        "image_prompt_tokens": _count(sent, "image_tokens"),
+        "video_prompt_tokens": _count(sent, "video_tokens"),
+        "audio_completion_tokens": _count(answered, "audio_tokens"),
+        "image_completion_tokens": _count(answered, "image_tokens"),
+        "searches": _count(used, "num_search_queries") or searches,  # Perplexity's
+        "audio_seconds": _count(used, "prompt_audio_seconds"),  # Mistral's
+    }
+    found = {name: count for name, count in found.items() if count}
+    return Extras(**found) if found else NOTHING_ELSE
 
 
 def mend_usage(used: dict[str, Any], vendor: Vendor) -> bool:
@@ -52,7 +77,8 @@ def mend_usage(used: dict[str, Any], vendor: Vendor) -> bool:
     return True
 
 
-def _stated_cost_nusd(used: dict[str, Any], vendor: Vendor) -> int | None:
+def stated_cost_nusd(used: dict[str, Any], vendor: Vendor) -> int | None:
+    """Return what a usage object says that the call cost; `None`: nothing."""
     ticks = used.get("cost_in_usd_ticks")
     if isinstance(ticks, int):
         return _rounded(Decimal(ticks) / TICKS_A_NANO_DOLLAR)

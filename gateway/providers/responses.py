@@ -4,17 +4,19 @@ Sources: the official SDK's types of a response and of its stream's events; an e
 (`{"type": "error", "message": …}`), nested, or as `response.failed`.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from gateway.core.errors import Unreachable
 from gateway.core.reply import Chunk
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_ELSE, Extras, Usage
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.forward import heard
 from gateway.providers.openai_errors import failure_of
+from gateway.providers.openai_usage import stated_cost_nusd
+from gateway.providers.vendors import Vendor
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Refused, Said, Thought, ToolArgued, ToolBegan
 
 ENDS = {"response.completed": "stop", "response.incomplete": "length"}
@@ -22,13 +24,18 @@ FINISHES: dict[str, Finish] = {"max_output_tokens": "length", "content_filter": 
 """By `incomplete_details.reason`."""
 
 
+class _Written(Struct):
+    ttl_12h_tokens: int | None = None
+
+
 class _Cached(Struct):
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_tokens_details: _Written | None = None
 
 
 class _Reasoned(Struct):
-    reasoning_tokens: int = 0
+    reasoning_tokens: int | None = None
 
 
 class _Usage(Struct):
@@ -36,6 +43,10 @@ class _Usage(Struct):
     output_tokens: int = 0
     input_tokens_details: _Cached | None = None
     output_tokens_details: _Reasoned | None = None
+    cost: Any = None
+    cost_in_usd_ticks: Any = None
+    cost_details: Any = None
+    is_byok: Any = None
 
 
 class _Text(Struct):
@@ -52,6 +63,7 @@ class _Item(Struct):
     input: str | None = None
     content: list[_Text] | None = None
     summary: list[_Text] | None = None
+    action: Any = None
 
 
 class _Why(Struct):
@@ -67,6 +79,7 @@ class _Response(Struct):
     incomplete_details: _Why | None = None
     output: list[_Item] = []
     usage: _Usage | None = None
+    service_tier: Any = None
 
 
 class _Event(Struct):
@@ -82,10 +95,15 @@ _whole = msgspec.json.Decoder(_Response).decode
 
 
 class ResponseDecoder:
-    """Reads the events of one streamed response."""
+    """Reads the events of one streamed response.
 
-    def __init__(self) -> None:
+    Args:
+        vendor: whose it is.
+    """
+
+    def __init__(self, vendor: Vendor) -> None:
         self.finished = False
+        self._vendor = vendor
         self._tools: dict[int, int] = {}
         """Our number of a tool call, by the place of its item."""
 
@@ -117,7 +135,7 @@ class ResponseDecoder:
                 return [] if index is None else [ToolArgued(index, str(event.delta or ""))]
             case "response.completed" | "response.incomplete" if event.response is not None:
                 self.finished = True
-                return _ending(event.response)
+                return _ending(event.response, self._vendor)
             case "response.failed" | "error":
                 raise failure_of(_error(data))
             case _:
@@ -136,9 +154,11 @@ class ResponseDecoder:
 
 
 CALLS = ("function_call", "custom_tool_call")
+CHARGED_APART = ("code_interpreter_call", "image_generation_call")
+"""OpenAI's own tools that are charged for by what a response does not say: containers, and another model's tokens."""
 
 
-def whole_response(body: bytes) -> Chunk:
+def whole_response(body: bytes, vendor: Vendor) -> Chunk:
     """Return a whole response as it came.
 
     Raises:
@@ -159,26 +179,49 @@ def whole_response(body: bytes) -> Chunk:
         events += [Thought(part.text or "") for part in item.summary or ()]
         if item.type in CALLS:
             events += [ToolBegan(index, "", item.name or ""), ToolArgued(index, item.arguments or item.input or "")]
-    return heard(body, [*events, *_ending(said)])
+    return heard(body, [*events, *_ending(said, vendor)])
 
 
-def _ending(response: _Response) -> list[Event]:
+def _ending(response: _Response, vendor: Vendor) -> list[Event]:
     reason = response.incomplete_details.reason if response.incomplete_details else None
     called = any(item.type in CALLS for item in response.output)
     finish = FINISHES.get(reason or "", "length") if response.status == "incomplete" else "stop"
     ended: list[Event] = [Ended("tool_calls" if called and finish == "stop" else finish)]
-    return ended if response.usage is None else [*ended, Counted(_used(response.usage))]
+    return ended if response.usage is None else [*ended, Counted(_used(response.usage, response, vendor))]
 
 
-def _used(said: _Usage) -> Usage:
-    cached, reasoned = said.input_tokens_details or _Cached(), said.output_tokens_details or _Reasoned()
+def _used(said: _Usage, response: _Response, vendor: Vendor) -> Usage:
+    sent, reasoned = said.input_tokens_details or _Cached(), said.output_tokens_details or _Reasoned()
+    cached = min(sent.cached_tokens or 0, said.input_tokens)
+    half_day = sent.cache_write_tokens_details and sent.cache_write_tokens_details.ttl_12h_tokens
+    stated = {name: value for name in STATED if (value := getattr(said, name)) is not None}
     return Usage(
         said.input_tokens,
         said.output_tokens,
-        cached_tokens=cached.cached_tokens,
-        cache_write_tokens=cached.cache_write_tokens,
-        reasoning_tokens=reasoned.reasoning_tokens,
+        cached_tokens=cached,
+        cache_write_tokens=min(sent.cache_write_tokens or 0, said.input_tokens - cached),
+        reasoning_tokens=min(reasoned.reasoning_tokens or 0, said.output_tokens),
+        stated_cost_nusd=stated_cost_nusd(stated, vendor) if stated else None,
+        service_tier=vendor.tier(response.service_tier),
+        extras=_extras(response.output, half_day or 0),
     )
+
+
+STATED = ("cost", "cost_in_usd_ticks", "cost_details", "is_byok")
+
+
+def _extras(output: list[_Item], half_day: int) -> Extras:
+    """Return what the upstream's own tools did. Opening a page that a search found is no search."""
+    searches = sum(item.type == "web_search_call" and _searched(item.action) for item in output)
+    files = sum(item.type == "file_search_call" for item in output)
+    others = sum(item.type in CHARGED_APART for item in output)
+    if not (half_day or searches or files or others):
+        return NOTHING_ELSE
+    return Extras(cache_write_12h_tokens=half_day, searches=searches, file_searches=files, other_tools=others)
+
+
+def _searched(action: Any) -> bool:
+    return not isinstance(action, dict) or cast("dict[str, Any]", action).get("type", "search") == "search"
 
 
 def _error(data: bytes) -> bytes:

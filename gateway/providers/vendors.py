@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from gateway.core.call import Surface
 from gateway.core.route import Prefill
 from gateway.core.shipped import shipped
+from gateway.core.usage import tier_named
 
 
 class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +47,10 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Its `usage.cost` is what the call cost, in dollars."""
     tool_call_ids: Literal["any", "nine"] = "any"
     """`nine`: of nine letters and digits; one of another form, made elsewhere, is a 400 and is written as such."""
+    same_price_tiers: tuple[str, ...] = ()
+    """Service tiers that cost what the usual one does."""
+    searching_models: tuple[str, ...] = ()
+    """Parts of the names of models that search the web for each answer and do not count it."""
     wants_reasoning: bool = False
     """A turn that called tools has to come back with its `reasoning_content`, be it empty; without it is a 400."""
 
@@ -57,6 +62,15 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 changes[ours] = None
                 changes[theirs] = fields.get(theirs, fields[ours])
         return changes
+
+    def tier(self, said: object) -> str:
+        """Return the service tier that an answer names, where it has prices of its own."""
+        tier = tier_named(said)
+        return "" if tier in self.same_price_tiers else tier
+
+    def always_searches(self, model: str) -> bool:
+        """Tell whether `model` searches the web for each answer."""
+        return any(part in model for part in self.searching_models)
 
 
 def vendor(name: str) -> Vendor:

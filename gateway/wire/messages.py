@@ -109,6 +109,11 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
     }
+    if hour := usage.extras.cache_write_1h_tokens:
+        five_minutes = usage.cache_write_tokens - hour
+        said["cache_creation"] = {"ephemeral_5m_input_tokens": five_minutes, "ephemeral_1h_input_tokens": hour}
+    if usage.extras.searches:
+        said["server_tool_use"] = {"web_search_requests": usage.extras.searches}
     if usage.reasoning_tokens:
         said["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     if usage.estimated:

@@ -38,16 +38,25 @@ def error_event(error: GatewayError) -> bytes:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Return OpenAI's usage object."""
+    extras = usage.extras
+    sent = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    sent |= _said(audio_tokens=extras.audio_prompt_tokens, image_tokens=extras.image_prompt_tokens)
+    answered = {"reasoning_tokens": usage.reasoning_tokens}
+    answered |= _said(audio_tokens=extras.audio_completion_tokens)
     said: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "prompt_tokens_details": sent,
+        "completion_tokens_details": answered,
     }
     if usage.estimated:
         said["estimated"] = True
     return said
+
+
+def _said(**counts: int) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
 
 
 def usage_event(id: str, created: int, model: str, usage: Usage) -> bytes:

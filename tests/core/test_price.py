@@ -63,7 +63,7 @@ def test_the_tier_is_the_one_that_the_answer_names():
             Usage(used.prompt_tokens, used.completion_tokens, 20, service_tier=tier, extras=used.extras)
         )
 
-    assert cost("") == cost("default") == cost("standard") == 80 + 10 + 20 + 7 + 9
+    assert cost("") == 80 + 10 + 20 + 7 + 9
     assert cost("flex") == 40 + 5 + 10 + 7 + 9
     assert cost("priority") is None
 
@@ -110,7 +110,7 @@ def test_usage_that_does_not_add_up_has_no_cost(used):
     assert Price(10, 10, 1, 12, audio_prompt=20, reasoning=5).cost_nusd(used) is None
 
 
-@pytest.mark.parametrize("used", [Extras(searches=1), Extras(file_searches=1)])
+@pytest.mark.parametrize("used", [Extras(searches=1), Extras(file_searches=1), Extras(other_tools=1)])
 def test_a_search_without_a_price_makes_the_cost_unknown(used):
     """The tokens alone would be too little."""
     assert Price(1, 1).cost_nusd(Usage(1, 1, extras=used)) is None

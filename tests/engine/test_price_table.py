@@ -46,7 +46,7 @@ def usage(rng: random.Random) -> Usage:
         cached,
         written,
         some(completion // 2),
-        service_tier=rng.choice((*CONTEXTS,)) if rng.random() < 0.2 else rng.choice(("", "default")),
+        service_tier=rng.choice((*CONTEXTS,)) if rng.random() < 0.2 else "",
         extras=Extras(
             cache_write_1h_tokens=seldom(written),
             audio_prompt_tokens=audio,

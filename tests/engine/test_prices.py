@@ -273,6 +273,7 @@ def test_what_has_no_price_by_tokens_is_charged_by_what_has_one():
         ("gpt: {prompt: 1}", "prompt has a price and completion has none"),
         ("gpt: {completion: 1}", "completion has a price and prompt has none"),
         ("gpt: {prompt: 1, completion: 2, cached_audio: 1}", "cached_audio has a price and cached has none"),
+        ("gpt: {prompt: 1, completion: 2, tiers: {default: 1}}", '"default" is the usual service'),
         ("gpt: {cached: 1}", "some tokens have a price, but prompt and completion have none"),
         ("gpt: {prompt: 1, completion: 2, above: {tokens: 9}}", "a long prompt has no price"),
         ("gpt: {prompt: 1, completion: 2, cashed: 3}", "unknown field `cashed`"),

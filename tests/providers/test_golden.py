@@ -233,8 +233,9 @@ def gathered(chunks: list[Chunk]) -> dict[str, Any]:
     """Return what `chunks` say together; runs of several events count as single ones."""
     usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
     usage = json.loads(msgspec.json.encode(usages[-1])) if usages else None
-    if usage is not None and usage["billed_tokens"] is None:
-        del usage["billed_tokens"]  # only Cohere's has it
+    for rare in ("billed_tokens", "service_tier", "extras") if usage is not None else ():
+        if not usage[rare]:
+            del usage[rare]
     return {
         "chunks": [json.loads(data) for chunk in chunks for data in objects(chunk.data)],
         "text": "".join(chunk.text for chunk in chunks),
