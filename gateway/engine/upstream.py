@@ -17,17 +17,18 @@ from gateway.core.call import Attempt, Call, Operation
 from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
+from gateway.core.usage import Usage
 from gateway.engine.access import Access
 from gateway.engine.engine import IN_TOKENS, estimated_usage
 from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
 from gateway.engine.patience import Patience, Sent
 from gateway.engine.transport import Deadline, Response, Transport
-from gateway.providers.base import LocalProvider, Provider, Reader, Request, beside_chat, speaks
+from gateway.providers.base import LocalProvider, Provider, Reader, Request, beside_chat, speaks, used_so_far
 from gateway.providers.bridge import Bridge, as_chat, plain_for
 from gateway.providers.masking import without_credentials
 from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.fold import unfold
-from gateway.wire.openai import usage_event
+from gateway.wire.openai import usage_event, with_usage
 from gateway.wire.surfaces import SURFACES
 
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
@@ -117,7 +118,9 @@ class Upstream:
         if attempt.stream and (attempt.surface != "chat" or attempt.operation != "chat"):
             raise Unreachable("the upstream gave a whole answer where a stream was asked for")
         if whole.usage is None and attempt.operation in IN_TOKENS:
-            whole = replace(whole, usage=estimated_usage(attempt, len(whole.text) + whole.unseen))
+            usage = estimated_usage(attempt, len(whole.text) + whole.unseen)
+            told = attempt.operation == "chat" and attempt.surface == "chat"
+            whole = replace(whole, data=with_usage(whole.data, usage) if told else whole.data, usage=usage)
         tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
         return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
 
@@ -278,7 +281,14 @@ async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patien
             yield Chunk(data, usage=usage, usage_only=True)
     finally:
         if tried.usage is None and tried.chars and attempt.operation in IN_TOKENS:
-            tried.usage = estimated_usage(attempt, tried.chars)
+            tried.usage = at_least(used_so_far(reader), estimated_usage(attempt, tried.chars))
+
+
+def at_least(said: Usage | None, estimate: Usage) -> Usage:
+    """Return what an answer used that was not told to its end: what was sent as said by then, the rest by estimate."""
+    if said is None or not said.prompt_tokens:
+        return estimate
+    return replace(said, completion_tokens=max(said.completion_tokens, estimate.completion_tokens), estimated=True)
 
 
 def _note(tried: Tried, chunk: Chunk) -> None:

@@ -17,6 +17,7 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.model import ModelFacts
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
+from gateway.core.usage import Usage
 from gateway.providers.anthropic_request import facts, messages_request, shown_facts
 from gateway.providers.anthropic_usage import Tally, Used
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
@@ -314,6 +315,11 @@ class MessageDecoder:
                 raise _streamed_error(data)
             case _:
                 return []
+
+    @property
+    def so_far(self) -> Usage | None:
+        """What was used by now."""
+        return self._tally.so_far
 
     def end(self) -> list[Event]:
         """Return what was used, when the answer has its stop reason but the stream ends without `message_stop`."""

@@ -67,6 +67,11 @@ class Tally:
             return []
         return [Counted(_usage(self._said))]
 
+    @property
+    def so_far(self) -> Usage | None:
+        """The totals by now: a stream begins with what was sent."""
+        return _usage(self._said) if self._any else None
+
 
 def _usage(said: Used) -> Usage:
     """Convert: Anthropic's `input_tokens` leave out what was read from and written to the cache; ours hold it.

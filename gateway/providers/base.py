@@ -12,6 +12,7 @@ from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
 from gateway.core.secret import Secret
 from gateway.core.units import Duration
+from gateway.core.usage import Usage
 
 
 class Request(Struct, frozen=True):
@@ -149,6 +150,21 @@ class Lister(Protocol):
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
         """Return what an upstream's error means."""
         ...
+
+
+@runtime_checkable
+class CountsEarly(Protocol):
+    """A reader, or the decoder in it, whose upstream says before the answer's end what it has used by then."""
+
+    @property
+    def so_far(self) -> Usage | None:
+        """The counts by now; `None`: none were said yet."""
+        ...
+
+
+def used_so_far(reader: object) -> Usage | None:
+    """Return what an answer has used by now, as far as its upstream has said so."""
+    return reader.so_far if isinstance(reader, CountsEarly) else None
 
 
 CHAT_ONLY: frozenset[Surface] = frozenset({"chat"})

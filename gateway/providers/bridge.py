@@ -8,7 +8,7 @@ from gateway.core.call import Attempt, Body
 from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers.base import Provider, Reader, Request
+from gateway.providers.base import Provider, Reader, Request, used_so_far
 from gateway.providers.skipping import SKIPPED
 from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.events import Counted, Event
@@ -83,6 +83,11 @@ class BridgeReader:
         self._decoder = ChatDecoder()
         self._chars = 0
         self._counted = False
+
+    @property
+    def so_far(self) -> Usage | None:
+        """What was used by now, where the upstream says it early."""
+        return used_so_far(self._reader)
 
     @property
     def complete(self) -> bool:

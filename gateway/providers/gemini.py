@@ -281,6 +281,11 @@ class ContentDecoder:
         """Go on without a piece: nothing is ever filled in here."""
 
     @property
+    def so_far(self) -> Usage | None:
+        """What was used by now."""
+        return None if self._usage is None else _usage(self._usage)
+
+    @property
     def complete(self) -> bool:
         """A finish reason was seen."""
         return bool(self._ending)

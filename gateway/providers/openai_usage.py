@@ -8,6 +8,7 @@ from gateway.providers.vendors import Vendor
 
 NANO = 10**9
 CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
+"""What some call the `cached_tokens` of `prompt_tokens_details`."""
 TICKS_A_NANO_DOLLAR = 10
 """xAI counts cost in ticks: 10⁻¹⁰ dollars each."""
 
@@ -30,9 +31,7 @@ def usage_of(said: object, vendor: Vendor, *, tier: object = None, model: str = 
     if not prompt and not completion:
         return None
     sent, answered = _part(used, "prompt_tokens_details"), _part(used, "completion_tokens_details")
-    # DeepSeek and Together had words of their own before OpenAI's.
-    cached = next((n for n in (_count(sent, "cached_tokens"), *(_count(used, name) for name in CACHED)) if n), 0)
-    cached = min(cached, prompt)
+    cached = min(_count(sent, "cached_tokens"), prompt)
     return Usage(
         prompt,
         completion,
@@ -60,7 +59,23 @@ def _extras(used: dict[str, Any], sent: dict[str, Any], answered: dict[str, Any]
 
 
 def mend_usage(used: dict[str, Any], vendor: Vendor) -> bool:
-    """Put reasoning tokens inside of `completion_tokens`, where they belong; return whether anything was changed.
+    """Put cached and reasoning tokens where OpenAI's clients look for them; return whether anything was changed."""
+    cached = _mend_cached(used)
+    return _mend_reasoning(used, vendor) or cached
+
+
+def _mend_cached(used: dict[str, Any]) -> bool:
+    """Say what was cached in OpenAI's words too: DeepSeek, Together and others have words of their own."""
+    details = _part(used, "prompt_tokens_details")
+    cached = max(_count(used, name) for name in CACHED)
+    if not cached or _count(details, "cached_tokens"):
+        return False
+    used["prompt_tokens_details"] = {**details, "cached_tokens": cached}
+    return True
+
+
+def _mend_reasoning(used: dict[str, Any], vendor: Vendor) -> bool:
+    """Put reasoning tokens inside of `completion_tokens`, where they belong.
 
     Only where the total says that they are missing, so that nothing breaks when a vendor comes to count as OpenAI does.
     """

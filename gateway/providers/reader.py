@@ -12,6 +12,8 @@ import msgspec
 
 from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
+from gateway.core.usage import Usage
+from gateway.providers.base import used_so_far
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.skipping import MOST_SKIPPED, SKIPPED, lost
 from gateway.wire import sse
@@ -114,6 +116,11 @@ class EventReader:
         self._spoke = False
         self._ended = False
         self._failure: UpstreamFailed | None = None
+
+    @property
+    def so_far(self) -> Usage | None:
+        """What was used by now, where the dialect says it early."""
+        return used_so_far(self._decoder)
 
     @property
     def complete(self) -> bool:

@@ -59,6 +59,11 @@ def _said(**counts: int) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def with_usage(whole: bytes, usage: Usage) -> bytes:
+    """Return a whole chat completion that says what it used, where its upstream did not."""
+    return encode({**msgspec.json.decode(whole, type=dict[str, msgspec.Raw]), "usage": usage_object(usage)})
+
+
 def usage_event(id: str, created: int, model: str, usage: Usage) -> bytes:
     """Return the chunk that says what a stream used, as `include_usage` asks for."""
     said: dict[str, Any] = {
