@@ -20,7 +20,10 @@ TOKENS_AN_ATTACHMENT = 1_000
 MOST_EXAMINED = 1_000_000
 """Bytes of text that are looked at closely; what is longer is taken to go on like its beginning."""
 MOST_ATTACHMENTS = 1_000
-"""More of them are counted as the text that they are written as."""
+"""And so many attachments between them."""
+SAMPLE = 4_096
+"""Bytes that tell base64 from text."""
+SAMPLES = 256
 
 _MESSAGE_SYNTAX = len('{"role":"user","content":""},')
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
@@ -37,12 +40,16 @@ def request_tokens(fields: Mapping[str, Raw]) -> int:
 
 
 def prompt_tokens(messages: bytes) -> int:
-    """Return about how many tokens the JSON array `messages` is for a model."""
-    text, attachments = _without_attachments(messages)
+    """Return about how many tokens the JSON array `messages` is for a model.
+
+    It takes a few milliseconds at most, however long they are: a thread would not help, for the work holds the
+    interpreter's lock.
+    """
+    text, length, attachments = _without_attachments(messages)
     count = text.count(b'"role"')
-    syntax_tokens = count * (_MESSAGE_SYNTAX // CHARS_A_TOKEN)
-    said = max(0, _tokens(text) - syntax_tokens)
-    return said + count * TOKENS_A_MESSAGE + attachments * TOKENS_AN_ATTACHMENT
+    said = max(0.0, _tokens(text) - count * (_MESSAGE_SYNTAX // CHARS_A_TOKEN)) + count * TOKENS_A_MESSAGE
+    attachments += len(_LINKED_IMAGE.findall(text))
+    return round(said * (length / len(text) if text else 0)) + attachments * TOKENS_AN_ATTACHMENT
 
 
 def text_tokens(chars: int) -> int:
@@ -50,38 +57,54 @@ def text_tokens(chars: int) -> int:
     return -(-chars // CHARS_A_TOKEN)
 
 
-def _without_attachments(messages: bytes) -> tuple[bytes, int]:
-    """Return `messages` without what is base64 in them, and how many images, sounds and files there were."""
-    found = 0
+def _without_attachments(messages: bytes) -> tuple[bytes, int, int]:
+    """Return the text that `messages` begin with, how long all of their text is, and how many attachments they have.
+
+    What is base64 is no text. It is stepped over, and the text around it read, until enough was read; of what is
+    behind that, samples are taken.
+    """
+    found, at, left = 0, 0, MOST_EXAMINED
     pieces: list[bytes] = []
-    kept_from = 0
-    while len(pieces) < MOST_ATTACHMENTS and (match := _ATTACHMENT.search(messages, kept_from)) is not None:
-        begin = match.end()
-        end = messages.find(b'"', begin)
-        end = len(messages) if end < 0 else end
-        if messages[begin : min(end, begin + 4096)].translate(None, _BASE64):
-            pieces.append(messages[kept_from:end])  # a text that only looks like one: it is counted as what it is
-        else:
-            pieces.append(messages[kept_from:begin])
-            found += 1
-        kept_from = end
-    text = b"".join([*pieces, messages[kept_from:]]) if pieces else messages
-    return text, found + len(_LINKED_IMAGE.findall(text, 0, MOST_EXAMINED))
+    while at < len(messages) and left > 0 and len(pieces) < MOST_ATTACHMENTS:
+        until = min(at + left, len(messages))
+        match = _ATTACHMENT.search(messages, at, until)
+        goes_on = until
+        if match is not None:
+            begin = match.end()
+            end = messages.find(b'"', begin)
+            end = len(messages) if end < 0 else end
+            if messages[begin : min(end, begin + SAMPLE)].translate(None, _BASE64):
+                until = goes_on = min(until, end)  # a text that only looks like one: it is counted as what it is
+            else:
+                until, goes_on = begin, end
+                found += 1
+        pieces.append(messages[at:until])
+        left -= until - at
+        at = goes_on
+    text = b"".join(pieces)
+    rest, more = _sampled(messages, at)
+    return text, len(text) + rest, found + more
 
 
-def _tokens(text: bytes) -> int:
+def _sampled(messages: bytes, at: int) -> tuple[int, int]:
+    """Return about how much of what is behind `at` is text, and at least how many attachments there are in it."""
+    step = max(SAMPLE, (len(messages) - at) // SAMPLES)
+    samples = [messages[begin : begin + SAMPLE] for begin in range(at, len(messages), step)]
+    texts = [bool(sample.translate(None, _BASE64)) for sample in samples]
+    if not texts:
+        return 0, 0
+    attachments = sum(now is False and before for before, now in zip([True, *texts], texts, strict=False))
+    return round((len(messages) - at) * sum(texts) / len(texts)), attachments
+
+
+def _tokens(text: bytes) -> float:
     """Four ASCII characters a token; two of other alphabets; one of Chinese, Japanese or Korean; two for an emoji."""
-    seen = text[:MOST_EXAMINED]
-    escapes = seen.count(b"\\u")
-    if seen.isascii():
-        tokens = (len(seen) - 6 * escapes) / CHARS_A_TOKEN + escapes
-    else:
-        leading = seen.translate(None, _NOT_LEADING)
-        two = len(leading.translate(None, bytes(range(0xE0, 0x100))))
-        four = len(leading.translate(None, bytes(range(0xC0, 0xF0))))
-        three = len(leading) - two - four
-        ascii = len(seen.translate(None, _NOT_ASCII))
-        tokens = (ascii - 6 * escapes) / CHARS_A_TOKEN + escapes + two / 2 + three + 2 * four
-    if len(text) > len(seen):
-        tokens *= len(text) / len(seen)
-    return max(0, round(tokens))
+    escapes = text.count(b"\\u")
+    if text.isascii():
+        return max(0, (len(text) - 6 * escapes) / CHARS_A_TOKEN + escapes)
+    leading = text.translate(None, _NOT_LEADING)
+    two = len(leading.translate(None, bytes(range(0xE0, 0x100))))
+    four = len(leading.translate(None, bytes(range(0xC0, 0xF0))))
+    three = len(leading) - two - four
+    ascii = len(text.translate(None, _NOT_ASCII))
+    return max(0, (ascii - 6 * escapes) / CHARS_A_TOKEN + escapes + two / 2 + three + 2 * four)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gateway.wire.estimate import TOKENS_AN_ATTACHMENT, prompt_tokens, text_tokens
+from gateway.wire.estimate import MOST_EXAMINED, TOKENS_AN_ATTACHMENT, prompt_tokens, text_tokens
 
 
 def messages(*contents: object, ascii: bool = False) -> bytes:
@@ -82,6 +82,42 @@ def test_a_megabyte_of_anything_is_quick(body: bytes) -> None:
     began_s = time.process_time()
     prompt_tokens(body)
     assert time.process_time() - began_s < 0.1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"word " * 4_000_000,
+        b'"data:' * 3_000_000,
+        (b'"data:' + b"x" * 190 + b'",') * 100_000,
+        b'{"data": 1},' * 1_500_000,
+        b'{"role":"user","content":"hi"},' * 600_000,
+        b'"data:image/png;base64,' + b"A" * 20_000_000,
+    ],
+)
+def test_twenty_megabytes_are_not_looked_at_but_here_and_there(body: bytes) -> None:
+    """As many steps as for one: what is counted are the bytes that are read, not the seconds."""
+    read = Counted(body)
+    prompt_tokens(read)
+    assert read.bytes_read < 3 * MOST_EXAMINED
+
+
+class Counted(bytes):
+    """Bytes that count how many of them were taken out; stepping over base64 takes none."""
+
+    bytes_read = 0
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def, override]
+        taken = super().__getitem__(key)
+        self.bytes_read += len(taken)
+        return taken
+
+
+def test_pictures_behind_a_long_text_are_not_taken_for_text() -> None:
+    """An agent's history: two megabytes of words, then twenty of screenshots."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgo" * 500_000}}
+    said = prompt_tokens(messages([{"type": "text", "text": "word " * 400_000}, *[picture] * 4]))
+    assert said == pytest.approx(500_000 + 4_000, rel=0.2)
 
 
 def test_what_is_longer_is_taken_to_go_on_like_its_beginning() -> None:
