@@ -122,7 +122,10 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         line["prompt_tokens"] = usage.prompt_tokens
         line["completion_tokens"] = usage.completion_tokens
         line["cached_tokens"] = usage.cached_tokens
+        line["cache_write_tokens"] = usage.cache_write_tokens
         line["reasoning_tokens"] = usage.reasoning_tokens
+        line["service_tier"] = _plain(usage.service_tier)
+        line |= {name: count for name, count in msgspec.structs.asdict(usage.extras).items() if count}
         line["usage_estimated"] = usage.estimated
         line["cost_usd"] = "unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd)
     return {name: value for name, value in line.items() if value not in ("", None, [])}

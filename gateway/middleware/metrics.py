@@ -27,10 +27,13 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
 WHO = ("model", "provider")
+KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 CALLS = Counter("chat_completions", "Calls for a generated answer, by their outcome.", [*WHO, "outcome"])
 OTHERS = Counter("gateway_operations", "All other calls, by their outcome.", ["operation", *WHO, "outcome"])
-USED = Counter("chat_tokens", "Tokens; cached is part of prompt, reasoning of completion.", [*WHO, "kind"])
+USED = Counter(
+    "chat_tokens", "Tokens; cached and cache_write are in prompt, reasoning in completion.", [*WHO, "kind"]
+)
 REVENUE = Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum")
 UNPRICED = Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO)
 STREAMS = Gauge("active_streams_current", "Streams being answered now.", multiprocess_mode="livesum")
@@ -109,7 +112,7 @@ class _Family:
         self.first_token = FIRST_TOKEN.labels(*genai)
         self._input = TOKEN_USAGE.labels(*genai, "input")
         self._output = TOKEN_USAGE.labels(*genai, "output")
-        self._kinds = [USED.labels(*self._who, kind) for kind in ("prompt", "completion", "cached", "reasoning")]
+        self._kinds = [USED.labels(*self._who, kind) for kind in KINDS]
         self._revenue = REVENUE.labels(*self._who)
 
     def outcome(self, outcome: str) -> Counter:
@@ -128,9 +131,8 @@ class _Family:
     def used(self, usage: Usage, cost_nusd: int | None) -> None:
         self._input.observe(usage.prompt_tokens)
         self._output.observe(usage.completion_tokens)
-        counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
-        for child, count in zip(self._kinds, counts, strict=True):
-            if count:
+        for child, kind in zip(self._kinds, KINDS, strict=True):
+            if count := getattr(usage, f"{kind}_tokens"):
                 child.inc(count)
         if usage.estimated:
             ESTIMATED.labels(*self._who).inc()

@@ -176,3 +176,39 @@ def test_what_is_no_token_is_charged_as_the_table_does(vendor, model, used):
     assert price is not None
     said = info.calc_price(as_theirs(Usage(extras=used)), provider, genai_request_timestamp=NOW).total_price
     assert price.cost_nusd(Usage(extras=used)) == int((said * Decimal(10**9)).to_integral_value(ROUND_HALF_EVEN)) > 0
+
+
+@pytest.mark.parametrize(
+    ("tier", "micro_dollars"),
+    [
+        ("", 1000 * 5 + 100 * 25),
+        ("batch", (1000 * 5 + 100 * 25) / 2),
+        ("fast", 1000 * 10 + 100 * 50),
+        ("us", (1000 * 5 + 100 * 25) * 1.1),
+        ("fast+us", (1000 * 10 + 100 * 50) * 1.1),
+        ("batch+us", (1000 * 5 + 100 * 25) / 2 * 1.1),
+        ("priority", None),
+    ],
+)
+def test_anthropics_tiers_are_the_tables_and_a_tenth_more_within_the_united_states(tier, micro_dollars):
+    """The table does not know where an answer was made; its surcharge is the same for all tokens."""
+    info = next(info for one, info in models() if (one.id, info.id) == ("anthropic", "claude-opus-4-8"))
+    price = TableSchedule("anthropic", info, its_own=True).at(NOW)
+    assert price is not None
+    cost = price.cost_nusd(Usage(1000, 100, service_tier=tier))
+    assert cost == (None if micro_dollars is None else round(micro_dollars * 1000))
+
+
+def test_a_tier_that_is_not_yet_or_belongs_to_another_vendor_has_no_price():
+    """Before its day OpenAI's flex was not in the table; and Azure's tiers are not OpenAI's."""
+    info = next(info for one, info in models() if (one.id, info.id) == ("openai", "gpt-5.6-sol"))
+    used = Usage(1000, 100, service_tier="flex")
+    costs = [
+        price and price.cost_nusd(used)
+        for price in (
+            TableSchedule("openai", info, its_own=True).at(NOW),
+            TableSchedule("openai", info, its_own=True).at(datetime(2026, 10, 11, tzinfo=UTC)),
+            TableSchedule("azure", info, its_own=False).at(NOW),
+        )
+    ]
+    assert costs == [1000 * 2000 + 100 * 10_000, None, None]
