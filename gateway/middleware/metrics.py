@@ -31,9 +31,7 @@ KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 CALLS = Counter("chat_completions", "Calls for a generated answer, by their outcome.", [*WHO, "outcome"])
 OTHERS = Counter("gateway_operations", "All other calls, by their outcome.", ["operation", *WHO, "outcome"])
-USED = Counter(
-    "chat_tokens", "Tokens; cached and cache_write are in prompt, reasoning in completion.", [*WHO, "kind"]
-)
+USED = Counter("chat_tokens", "Tokens; cached and cache_write are in prompt, reasoning in completion.", [*WHO, "kind"])
 REVENUE = Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum")
 UNPRICED = Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO)
 STREAMS = Gauge("active_streams_current", "Streams being answered now.", multiprocess_mode="livesum")
