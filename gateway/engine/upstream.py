@@ -24,6 +24,7 @@ from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
 from gateway.engine.patience import Patience, Sent
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import LocalProvider, Provider, Reader, Request, beside_chat, speaks, used_so_far
+from gateway.providers.beside_usage import usage_unsaid
 from gateway.providers.bridge import Bridge, as_chat, plain_for
 from gateway.providers.masking import without_credentials
 from gateway.wire.chat_events import ChatDecoder
@@ -108,7 +109,9 @@ class Upstream:
                 place.access.forget(request)
             raise await _refusal(provider, request, response, patience.deadline)
         if attempt.operation != "chat" and not attempt.stream and is_no_text(response.headers.get("content-type", "")):
-            return await passed_on(lent, patience)
+            reply = await passed_on(lent, patience)
+            tried.usage = usage_unsaid(attempt)
+            return replace(reply, first=replace(reply.first, usage=tried.usage))
         if attempt.stream and _is_stream(response.headers.get("content-type", "")):
             return await _streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))

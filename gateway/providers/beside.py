@@ -13,8 +13,8 @@ from msgspec import Raw, Struct
 from gateway.core.call import OF_MODELS, Attempt, Operation
 from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
-from gateway.core.usage import Usage
 from gateway.providers.base import Provider, Reader, Request
+from gateway.providers.beside_usage import usage_beside
 from gateway.providers.embeddings import as_asked
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.forward import ForwardReader
@@ -107,7 +107,7 @@ class Beside:
         needed = HELD_IN.get(self._operation, "")
         if (needed and needed not in said) or is_error({"choices": [], **error}):
             raise failure_of(body) if error else Unreachable(f"the upstream answered 200, but without `{needed}`")
-        usage = usage_beside(said)
+        usage = usage_beside(said, attempt)
         if self._operation == "embeddings":
             body = as_asked(body, said, attempt.body)
         return Chunk(body, usage=usage)
@@ -153,43 +153,6 @@ class Service(Struct, frozen=True):
         return self.base_url + path
 
 
-# ── What was used ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Details(Struct):
-    cached_tokens: int | None = None
-
-
-class _Used(Struct):
-    """OpenAI's two ways to say it; Jina says the sum alone."""
-
-    prompt_tokens: int | None = None
-    input_tokens: int | None = None
-    completion_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-
-
-def usage_beside(said: dict[str, Raw]) -> Usage | None:
-    """Return what an answer says it used, in tokens; `None`: it does not say."""
-    try:
-        used = msgspec.json.decode(said.get("usage", b"null"), type=_Used | None)
-    except UNREADABLE:
-        return None
-    if used is None:
-        return None
-    prompt = used.prompt_tokens if used.prompt_tokens is not None else used.input_tokens
-    completion = used.completion_tokens if used.completion_tokens is not None else used.output_tokens
-    if prompt is None and completion is None and used.total_tokens is None:
-        return None
-    if prompt is None:
-        prompt = max(0, (used.total_tokens or 0) - (completion or 0))
-    details = used.prompt_tokens_details or used.input_tokens_details or _Details()
-    return Usage(prompt, completion or 0, cached_tokens=min(prompt, details.cached_tokens or 0))
-
-
 # ── Streams ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -226,7 +189,7 @@ class TypedDecoder:
         if event.type not in LAST_EVENTS:
             return [Said("")]
         self.finished = True
-        usage = usage_beside(_fields.decode(data))
+        usage = usage_beside(_fields.decode(data), images=int(event.type.startswith("image_")))
         return [Ended("stop"), *([Counted(usage)] if usage is not None else [])]
 
     def end(self) -> list[Event]:
