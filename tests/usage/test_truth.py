@@ -199,6 +199,28 @@ async def test_what_was_said_before_the_client_left_is_not_estimated(provider, s
         assert receipt.cost_nusd == 400_000 + 60_000 + 20_000
 
 
+async def test_an_unknown_cost_is_counted_and_the_log_says_by_whose_prices(capfdbinary):
+    """By provider, so that somebody can be told; and the line has all that a cost is made of."""
+    says = {"prompt_tokens": 1000, "completion_tokens": 50, "prompt_tokens_details": {"cache_write_tokens": 300}}
+    chain = '"chain": [{"use": "log", "format": "json"}, {"use": "metrics"}, {"use": "cost"}, '
+    async with ScriptedUpstream() as upstream:
+        text = config(upstream)
+        async with serving(text[: text.index('"chain"')] + chain + text[text.index('{"use": "retry"') :]) as gateway:
+            for tier in ("ultrafast", "flex"):
+                upstream.will(Raw(whole("chat", Answer(says, {"service_tier": tier}))))
+                await gateway.post(PATHS["chat"], question("chat", "fireworks", streams=False))
+            await gateway.settle()
+            metrics = (await gateway.http.get("/metrics")).text
+    assert 'gateway_cost_unknown_total{model="fireworks",provider="fireworks"} 1.0' in metrics
+    assert 'chat_tokens_total{kind="cache_write",model="fireworks",provider="fireworks"} 600.0' in metrics
+    lines = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines() if line.startswith(b"{")]
+    told = [{name: line.get(name) for name in ("service_tier", "cache_write_tokens", "cost_usd")} for line in lines]
+    assert told == [
+        {"service_tier": "ultrafast", "cache_write_tokens": 300, "cost_usd": "unknown"},
+        {"service_tier": "flex", "cache_write_tokens": 300, "cost_usd": "0.000787500"},
+    ]
+
+
 def test_the_page_is_printed_from_the_rows():
     """`GATEWAY_WRITE_DOCS=1` writes it anew."""
     if os.environ.get("GATEWAY_WRITE_DOCS") == "1":
