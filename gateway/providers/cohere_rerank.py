@@ -16,6 +16,7 @@ from gateway.core.errors import Unreachable
 from gateway.core.reply import Chunk
 from gateway.providers.answered_whole import AnsweredWhole, TellError, streamed
 from gateway.providers.base import Request
+from gateway.providers.beside_usage import usage_beside
 from gateway.providers.chat import refuse
 from gateway.providers.embeddings import own_fields
 from gateway.providers.failures import UNREADABLE, error_object
@@ -85,7 +86,7 @@ class CohereRerank(AnsweredWhole):
         }
         if bytes(answer.meta):
             said["meta"] = answer.meta
-        return Chunk(msgspec.json.encode(said))
+        return Chunk(msgspec.json.encode(said), usage=usage_beside({"meta": answer.meta} if "meta" in said else {}))
 
 
 class _Request(Struct):

@@ -35,6 +35,7 @@ CATS = {"prompt": "cats", "n": 2}
 RANKED = {"query": "q", "documents": ["a"]}
 LASTED = {"type": "duration", "seconds": 90}
 HEARD = {"input_tokens": 14, "input_token_details": {"text_tokens": 4, "audio_tokens": 10}, "output_tokens": 5}
+EMBEDDED = {"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 3}}
 UNITS = {"billed_units": {"search_units": 1}}
 IMAGES, SPEECH, HEARING = "images/generations", "audio/speech", "audio/transcriptions"
 
@@ -49,7 +50,7 @@ IMAGES, SPEECH, HEARING = "images/generations", "audio/speech", "audio/transcrip
         (HEARING, {}, {"text": "Hi", "usage": HEARD}, Usage(14, 5, extras=Extras(audio_prompt_tokens=10)), 94),
         ("rerank", RANKED, {"results": [], "meta": UNITS}, Usage(extras=Extras(searches=1)), 10_000),
         ("rerank", RANKED, {"results": [], "usage": {"total_tokens": 815}}, Usage(815), 815),
-        ("embeddings", {"input": "Hi"}, {"data": [], "usage": {"prompt_tokens": 3}}, Usage(3), 3),
+        ("embeddings", {"input": "Hi"}, EMBEDDED, Usage(3), 3),
         ("moderations", {"input": "Hi"}, {"results": []}, None, None),
     ],
 )
@@ -86,6 +87,19 @@ async def test_a_picture_without_a_price_has_no_known_cost():
         await gateway.post("/v1/images/generations", {"model": "m", "prompt": "a cat"})
         await gateway.settle()
         assert (receipts[-1].usage, receipts[-1].cost_nusd) == (Usage(extras=Extras(images=1)), None)
+
+
+async def test_cohere_bills_a_rank_by_its_search_units():
+    """Tokens it does not say; a price of `search` is what is charged."""
+    async with ScriptedUpstream() as upstream:
+        text = config(upstream, {"search": 0.002}).replace('"kind": "openai"', '"kind": "cohere"')
+        async with serving(text) as gateway:
+            ranked = {"id": "r", "results": [{"index": 0, "relevance_score": 0.5}], "meta": UNITS}
+            upstream.will(Fails(200, ranked))
+            answer = await gateway.post("/v1/rerank", {"model": "m", **RANKED})
+            assert answer.status_code == 200, answer.text
+            await gateway.settle()
+    assert (receipts[-1].usage, receipts[-1].cost_nusd) == (Usage(extras=Extras(searches=1)), 2_000_000)
 
 
 async def test_a_streamed_picture_is_counted_when_it_is_complete():
