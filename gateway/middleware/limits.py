@@ -20,6 +20,7 @@ from gateway.core.principal import Principal
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing, WithoutRedis
+from gateway.core.usage import NOTHING_ELSE
 from gateway.middleware.base import Options
 from gateway.wire.estimate import READ, request_tokens
 
@@ -201,10 +202,13 @@ def _completion_tokens(call: Call, otherwise: int) -> int:
 
 
 def _used(receipt: Receipt) -> int | None:
-    """Return the tokens to settle by; `None`: nobody knows, so what was held counts."""
+    """Return the tokens to settle by; `None`: nobody knows, or it is counted otherwise, so what was held counts."""
     if receipt.cache == "hit" or receipt.outcome in ("failed", "refused"):
         return 0
-    return None if receipt.usage is None else receipt.usage.total_tokens
+    usage = receipt.usage
+    if usage is None or (usage.total_tokens == 0 and usage.extras != NOTHING_ELSE):
+        return None
+    return usage.total_tokens
 
 
 _UNITS = {
