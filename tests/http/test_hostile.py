@@ -157,7 +157,7 @@ async def test_a_late_price_loses_no_usage(upstream, monkeypatch):
             await asyncio.sleep(30)
 
         monkeypatch.setattr(gateway.live.gateway.prices, "of", slow)
-        monkeypatch.setattr("gateway.middleware.metrics._count", kept.append)
+        monkeypatch.setattr("gateway.middleware.metrics._count", lambda _, receipt: kept.append(receipt))
         upstream.will(Says("Hi", prompt_tokens=1000, completion_tokens=500))
         asking = asyncio.ensure_future(gateway.ask())
         await upstream.until(lambda: upstream.asked)
