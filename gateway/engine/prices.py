@@ -189,7 +189,10 @@ class PriceBook:
             self._described[key] = known or (NOBODY_KNOWS, None)
         schedule, context_tokens = self._described[key]
         price = place.price or self._overriding(*key)
-        return price or schedule.at(self._now()), context_tokens
+        price = price or schedule.at(self._now())
+        if price is None or price.prompt < 0:
+            return None, context_tokens  # unknown, or not by tokens
+        return msgspec.structs.replace(price, completion=max(price.completion, 0)), context_tokens
 
     async def warm(self, places: Iterable[Priced]) -> None:
         """Look all of `places` up, so that no call has to wait for it."""

@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from gateway.core.fit import Fit
 from gateway.core.model import NOTHING_KNOWN, ModelFacts
+from gateway.core.price import Price
 from gateway.core.resources import Clock
 from gateway.core.route import Deployment, Route
-from gateway.core.price import Price
 from gateway.engine.discovery import Discovery
 from gateway.engine.known_models import facts_of, fit_of
 from gateway.engine.prices import PriceBook
