@@ -2,10 +2,11 @@
 
 Translated: everything that the API can say, and in a model's own fields what is known of its family. Left out, for they
 are wishes and not demands: `seed`, the penalties, `prediction`, `user`, `verbosity`, `store`, `detail` of images, cache
-points and `strict` of tools where a family has none, the service tiers `auto` and `default`, entries of `metadata` with
-characters that AWS refuses, and sampling parameters where a model takes none. Refused, naming the field: `n` over 1,
-log probabilities, `logit_bias`, audio answers, web search, tools other than functions, files by id, pictures at web
-addresses; and of models other than Claude `parallel_tool_calls: false`, and `tool_choice: none` behind earlier calls.
+points and `strict` of tools where a family has none, `parallel_tool_calls` of models other than Claude, the service
+tiers `auto` and `default`, entries of `metadata` with characters that AWS refuses, and sampling parameters where a
+model takes none. Refused, naming the field: `n` over 1, log probabilities, `logit_bias`, audio answers, web search,
+tools other than functions, files by id, pictures at web addresses; and of models other than Claude `tool_choice: none`
+behind earlier calls.
 
 A system message in mid-conversation becomes text of the user's turn where it stands. Text of nothing but blanks is left
 out, for the API refuses it. `json_object`, which the API does not have, becomes an instruction. A `reasoning_effort`
@@ -97,9 +98,7 @@ def _tools(request: ChatRequest, family: Family, turns: list[Block], own: dict[s
     config: dict[str, Any] = {"tools": tools}
     if kind:
         config["toolChoice"] = {"tool": {"name": name}} if kind == "named" else {CHOICES[kind]: {}}
-    if request.parallel_tool_calls is False:
-        if family.claude is None:
-            chat.refuse("on Bedrock only Claude can be held to one tool call at a time", "parallel_tool_calls")
+    if request.parallel_tool_calls is False and family.claude is not None:
         own["tool_choice"] = {"disable_parallel_tool_use": True}
         if kind in ("", "auto"):  # a forced choice has its type in toolChoice, and in both places it is refused
             config.pop("toolChoice", None)

@@ -2,9 +2,9 @@
 
 Translated: everything that the API can say; its own fields (`OWN`) go on as they came and beat what is made of
 OpenAI's. Left out, for they are wishes and not demands: `user`, `metadata`, `service_tier`, `prediction`, `verbosity`,
-`store`, `strict` unless all tools are, and the reasoning of turns whose model does not think and that called no tool.
-Refused, naming the field: `n` over 1, log probabilities, `logit_bias`, audio, web search, files,
-`parallel_tool_calls: false`, tools other than functions.
+`store`, `strict` unless all tools are, `parallel_tool_calls`, and the reasoning of turns whose model does not think and
+that called no tool. Refused, naming the field: `n` over 1, log probabilities, `logit_bias`, audio, web search, files,
+tools other than functions.
 
 A function that is named by `tool_choice` becomes the only tool, which has to be called. `top_p` is held between the
 API's bounds, for many clients send 1. Sources: docs.cohere.com/reference/chat, "Reasoning", "Tool use".
@@ -118,8 +118,6 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
     kind, name = chat.chosen_tool(request)
     if not functions:
         return {}
-    if request.parallel_tool_calls is False and kind != "none":
-        chat.refuse("Cohere cannot be held to one tool call at a time", "parallel_tool_calls")
     if kind == "named":
         functions = [function for function in functions if function.name == name]
         if not functions:

@@ -2,9 +2,10 @@
 
 Translated: everything that the API can say. Left out, for they are wishes and not demands: `user`, `metadata`,
 `service_tier`, `prediction`, `verbosity`, `store`, `detail` of images, the `name` of messages and files, `strict` of
-tools, and what was thought before: Gemini takes its signatures back, and no thoughts. Refused, naming the field: `n`
-over 1, log probabilities, `logit_bias`, audio answers, web search, `parallel_tool_calls: false` (Gemini calls as many
-as it likes), tools other than functions, files by id, pictures at addresses that Google does not fetch.
+tools, `parallel_tool_calls` (Gemini calls as many as it likes; LlamaIndex and the AI SDK say `false` with tools of
+their own accord), and what was thought before: Gemini takes its signatures back, and no thoughts. Refused, naming the
+field: `n` over 1, log probabilities, `logit_bias`, audio answers, web search, tools other than functions, files by id,
+pictures at addresses that Google does not fetch.
 
 A system message in mid-conversation becomes text of the user's turn where it stands. A `reasoning_effort` that a
 model lacks becomes its nearest: the next higher one at the lower end, `high` at the upper.
@@ -231,8 +232,6 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
     kind, name = chat.chosen_tool(request)
     if not declared:
         return {}
-    if request.parallel_tool_calls is False and kind != "none":
-        chat.refuse("Gemini cannot be held to one tool call at a time", "parallel_tool_calls")
     said: dict[str, Any] = {"tools": [{"functionDeclarations": declared}]}
     if kind:
         choice: Piece = {"mode": {"auto": "AUTO", "none": "NONE"}.get(kind, "ANY")}

@@ -3,9 +3,9 @@
 Translated: everything that the API can say. Its own fields (`OWN`), its `options`, and those of them that people write
 outside of these (`OPTIONS`) go on as they came and beat what is made of OpenAI's. Left out, for they are wishes and not
 demands: `user`, `metadata`, `service_tier`, `prediction`, `verbosity`, `store`, `detail` of images, `strict` of tools,
-`name`, and where in a message its pictures stand. Refused, naming the field: `n` over 1, log probabilities,
-`logit_bias`, audio, web search, files, pictures by address (Ollama fetches none), a `tool_choice` that forces a tool,
-`parallel_tool_calls: false`, tools other than functions.
+`parallel_tool_calls`, `name`, and where in a message its pictures stand. Refused, naming the field: `n` over 1, log
+probabilities, `logit_bias`, audio, web search, files, pictures by address (Ollama fetches none), a `tool_choice` that
+forces a tool, tools other than functions.
 
 What does not fit into the context is an error: by itself Ollama would drop the beginning of the conversation, and while
 it answers too, without a word. Sources: docs.ollama.com/api/chat, "Thinking", "Tool calling"; its `api/types.go`.
@@ -139,8 +139,6 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
         return {}
     if kind in ("required", "named"):
         chat.refuse("Ollama cannot be made to call a tool; leave tool_choice out", "tool_choice")
-    if request.parallel_tool_calls is False:
-        chat.refuse("Ollama cannot be held to one tool call at a time", "parallel_tool_calls")
     tools: list[Piece] = []
     for function in functions:
         described = {"description": function.description} if function.description else {}

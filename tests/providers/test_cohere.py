@@ -52,7 +52,6 @@ def answer(**more: Any) -> bytes:
         ({"functions": []}, "functions"),
         ({"reasoning_effort": "vast"}, "reasoning_effort"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
-        ({"tools": [TOOL], "parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"tools": [{"type": "custom"}]}, "tools[0]"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "else"}}}, "tool_choice"),
@@ -68,6 +67,12 @@ def test_what_cohere_cannot_say_is_refused_by_name(request_, param):
     with pytest.raises(BadRequest) as raised:
         sent(request_)
     assert raised.value.param == param
+
+
+def test_one_tool_call_at_a_time_is_a_wish():
+    """Clients say it with tools of their own accord, and take several calls all the same: a refusal helps nobody."""
+    asked = {"tools": [TOOL], "tool_choice": "auto"}
+    assert sent({**asked, "parallel_tool_calls": False}) == sent(asked)
 
 
 def test_a_named_tool_is_the_only_one_and_must_be_called():

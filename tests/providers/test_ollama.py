@@ -42,7 +42,6 @@ LAST = line(done=True, done_reason="stop", prompt_eval_count=4, eval_count=3)
         ({"n": 3}, "n"),
         ({"logprobs": True}, "logprobs"),
         ({"reasoning_effort": "vast"}, "reasoning_effort"),
-        ({"tools": [TOOL], "parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"options": 5}, "options"),
@@ -57,6 +56,12 @@ def test_what_ollama_cannot_say_is_refused_by_name(request_, param):
     with pytest.raises(BadRequest) as raised:
         sent(request_)
     assert raised.value.param == param
+
+
+def test_one_tool_call_at_a_time_is_a_wish():
+    """Clients say it with tools of their own accord, and take several calls all the same: a refusal helps nobody."""
+    asked = {"tools": [TOOL], "tool_choice": "auto"}
+    assert sent({**asked, "parallel_tool_calls": False}) == sent(asked)
 
 
 def test_what_does_not_fit_into_the_context_is_an_error_unless_the_client_wants_otherwise():

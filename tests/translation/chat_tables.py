@@ -1,6 +1,6 @@
 """What becomes of a chat completion request at providers that speak another dialect, leaf by leaf."""
 
-from tests.translation.fates import ANYTHING, Fate, Table, dropped, kept, refused
+from tests.translation.fates import ANYTHING, Table, dropped, kept, refused
 
 SYSTEM, USER, ANSWER, RESULT = (f"messages[{role}]" for role in ("system", "user", "assistant", "tool"))
 PICTURE, AUDIO = f"{USER}.content[image_url].image_url", f"{USER}.content[input_audio].input_audio"
@@ -50,7 +50,7 @@ EVERYWHERE: Table = {
     f"{PICTURE}.detail": dropped(NO_FIELD),
 }
 """At every one, but for what its own table says."""
-MANY = Fate(refused="it calls as many as it likes", dropped="`tool_choice` is none")
+MANY = dropped("it calls as many as it likes")
 UNMARKED: Table = {"*.cache_control": dropped("it caches as it likes")}
 
 UNSIGNED = "Claude takes only reasoning that it has signed"
