@@ -20,7 +20,7 @@ from gateway.http.admission import Admission, Admitted
 from gateway.http.answers import error_answer
 from gateway.http.docs import UI, openapi_json, redoc, swagger
 from gateway.http.edge import Edge, is_no_news
-from gateway.http.health import health, info, metrics, ready, welcome
+from gateway.http.health import health, here, info, metrics, ready, welcome
 from gateway.http.health import live as alive
 from gateway.http.models import read_models
 from gateway.http.observed import Observed
@@ -51,7 +51,7 @@ def make_app(live: Live) -> ASGIApp:
             asgi("/v1", is_mount=True, copy_scope=False)(under_v1(live, admission).__call__),
             call_route(live, ForwardReader("proxy"), "/proxy", and_below=True, admission=admission),
             call_route(live, ReloadReader(live), "/admin/reload"),
-            *(welcome, health, ready, alive, metrics, info),
+            *(welcome, here, health, ready, alive, metrics, info),
             *(swagger, redoc, openapi_json),
             create_static_files_router(path="/ui", directories=[UI], name="ui", include_in_schema=False),
         ],

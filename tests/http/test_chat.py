@@ -276,6 +276,12 @@ async def test_the_models_are_listed_as_openai_does(gateway):
         await client.models.retrieve("none/such")
 
 
+async def test_who_asks_whether_somebody_is_here_is_told(gateway):
+    """Claude Code does, before its first question; a 405 there looks like a wrong address."""
+    answer = await gateway.http.head("/")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 async def test_a_chain_without_retry_tries_once(upstream):
     """Leaving a middleware out leaves out what it does, and nothing else."""
     async with serving(mock_config(upstream.url, chain="chain: []")) as gateway:
