@@ -4,6 +4,7 @@
     python3 run.py serve [options of `gateway serve`]
     python3 run.py check | explain | key | schema …    # the other commands of `gateway`
     python3 run.py test  [options of pytest]
+    python3 run.py clients                      # other people's clients against it: docs/clients.md
     python3 run.py lock                         # after a change of pyproject.toml's dependencies
 
 The first run makes `.venv` from the hashes in `requirements.lock` (uv does it, in seconds, from `.tools`);
@@ -41,6 +42,9 @@ def main() -> None:
     elif command == "test":
         install()
         test(rest)
+    elif command == "clients":
+        install()
+        test(["tests/clients/run_clients.py", *rest])
     elif command == "lock":
         lock()
     else:

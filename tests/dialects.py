@@ -297,7 +297,7 @@ class _Anthropic:
             {
                 "type": "message_delta",
                 "delta": {"stop_reason": cls.stop(says), "stop_sequence": None},
-                "usage": {"output_tokens": says.used},
+                "usage": cls.usage(says),
             },
             {"type": "message_stop"},
         ]
