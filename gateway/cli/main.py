@@ -17,6 +17,13 @@ from gateway.settings.live import Live
 from gateway.settings.process import Process
 from gateway.settings.reference import markdown
 
+KEPT = {
+    "nothing": " Responses are not kept.",
+    "memory": " Responses are kept in memory, by each worker for itself; set `database:` to keep them for all.",
+    "database": "",
+}
+"""What `check` says, by where responses are kept."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gateway")
@@ -35,7 +42,7 @@ def check(file: Path) -> None:
         sys.exit(1)
     routes = len(list(gateway.routes))
     off = f" Off: {', '.join(gateway.providers_off)}." if gateway.providers_off else ""
-    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{off}")
+    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{off}{KEPT[gateway.kept_in]}")
 
 
 @main.command()

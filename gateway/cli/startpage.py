@@ -43,6 +43,8 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
         lines.insert(2, "  ! Anyone who reaches this machine can spend your keys: add `keys:` and `- use: auth`.")
     if workers > 1 and "limits" in gateway.chain and gateway.store is None:
         lines.insert(2, "  ! Each worker counts limits by itself: set `redis:` to have them counted together.")
+    if workers > 1 and gateway.kept_in == "memory":
+        lines.insert(2, "  ! Each worker keeps responses by itself: set `database:` to have any of them followed up.")
     return "\n".join(lines)
 
 

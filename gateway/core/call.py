@@ -33,12 +33,13 @@ Operation = Literal[
     "forward",
     "count",
     "models",
+    "responses",
     "admin",
     "invalid",
 ]
 """`chat`: an answer is generated, on whichever surface · `forward`: a request that goes on as it came, to whom the
-configuration names for its path · `invalid`: one that could not be read; it still passes those who log, count and
-authenticate. The others are named as their paths are."""
+configuration names for its path · `responses`: about a response that is kept · `invalid`: one that could not be read;
+it still passes those who log, count and authenticate. The others are named as their paths are."""
 OF_MODELS: frozenset[Operation] = frozenset(
     {"chat", "completions", "embeddings", "moderations", "rerank", "images", "audio"}
 )
@@ -147,6 +148,30 @@ class Passage(Struct, frozen=True):
         return any(body is not None and body.spent for body in (self.upload, self.form))
 
 
+class Turn(Struct, frozen=True):
+    """What a request of the Responses surface builds on, and whether its answer is to be kept.
+
+    The call's own body has everything that was said before in it, so that anybody can answer it.
+    """
+
+    body: Body
+    """As it came, naming the response before it."""
+    keeps: bool
+    builds: bool = False
+    """It builds on something that is kept."""
+    chain: tuple[str, ...] = ()
+    """The ids of the responses that it builds on, oldest first."""
+    size: int = 0
+    """Bytes of what it builds on."""
+    provider: str = ""
+    """Whose upstream has all of that itself, and gets `body`; empty: nobody's."""
+
+    @property
+    def previous(self) -> str:
+        """The id of the response before it; empty: it is the first."""
+        return self.chain[-1] if self.chain else ""
+
+
 class Call(Struct, frozen=True):
     """One request. Frozen: a middleware refines it by passing `call.but(...)` inward."""
 
@@ -177,6 +202,8 @@ class Call(Struct, frozen=True):
     """How it came; `None`: its body alone says all."""
     wants_usage: bool = False
     """The client asked for a stream's usage (`stream_options.include_usage`)."""
+    turn: Turn | None = None
+    """On the Responses surface: what came before."""
     endings: list[Ending] = field(default_factory=list[Ending])
 
     def but(self, **changes: Any) -> Self:

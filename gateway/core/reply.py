@@ -30,6 +30,9 @@ class Chunk(Struct, frozen=True):
     """Characters that were generated beside `text`: reasoning, arguments of tools, other choices. For estimates."""
     skipped: int = 0
     """Events of the upstream that could not be read and are missing here; a comment in `data` says so."""
+    answer: bytes = b""
+    """With the end of an answer that was written here and is to be kept: all of it, also what only its upstream
+    understands and its client did not ask for."""
 
 
 class Reply(Struct):

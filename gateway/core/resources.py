@@ -124,6 +124,63 @@ class Answers(Protocol):
         ...
 
 
+class Stored(Struct, frozen=True):
+    """Something that is kept for a client, by an id."""
+
+    id: str
+    kind: str
+    """What it is: `response`."""
+    owner: str
+    """The id of the principal whose it is. For everybody else it does not exist."""
+    data: bytes
+    at_s: float
+    """When it was made, in seconds since 1970."""
+    expires_s: float
+    """When it is forgotten. From then on it is not found; not long after, it is deleted."""
+    provider: str = ""
+    deployment: str = ""
+    """Who made it; empty: nobody but the gateway."""
+
+
+class Objects(Protocol):
+    """What is kept for clients by id: for each owner its own, as if there were no others.
+
+    All of them raise `Unavailable` while it cannot be reached.
+    """
+
+    @property
+    def hint(self) -> str:
+        """What to tell somebody who looked for what is not there, behind a sentence; empty: nothing."""
+        ...
+
+    async def put(self, *stored: Stored) -> None:
+        """Keep all of them, or none, each in place of what its owner has under the same kind and id."""
+        ...
+
+    async def update(self, stored: Stored, data: bytes) -> bool:
+        """Replace the data of `stored`, if it is still there and as it was; return whether it was.
+
+        Of several who change the same thing at once, one does; and what was deleted stays so.
+        """
+        ...
+
+    async def get(self, kind: str, owner: str, ids: Sequence[str]) -> dict[str, Stored]:
+        """Return what is there of `ids`."""
+        ...
+
+    async def newest(self, kind: str, owner: str, *, limit: int, after: str = "") -> list[Stored]:
+        """Return at most `limit`, newest first; those behind the one called `after`, where it is said."""
+        ...
+
+    async def delete(self, kind: str, owner: str, *ids: str) -> int:
+        """Forget them for good; return how many were there."""
+        ...
+
+    async def sweep(self) -> int:
+        """Delete what has expired; return how much it was."""
+        ...
+
+
 class Rest(Struct, frozen=True):
     """Why a deployment is not asked at the moment, and for how long."""
 
@@ -313,6 +370,7 @@ class Resources(Struct, frozen=True):
     candidates: Candidates
     routes: Routes
     fleet: Fleet
+    objects: Objects
     key_sets: KeySets | None = None
     """`None`: nothing may be fetched, and so no `jwks_url` be configured."""
     fits: Fits | None = None

@@ -23,6 +23,8 @@ CLIENT_LEFT = 499
 
 IN_TOKENS: frozenset[Operation] = frozenset({"chat", "completions", "embeddings"})
 """Calls whose usage is estimated where their upstream does not say it."""
+RECORDED: frozenset[Operation] = frozenset({*ASKING, "responses"})
+"""Calls that may have used something."""
 
 NO_REPLY = "a middleware of the chain returned {}, not a Reply; does it end with `return await next(call)`?"
 
@@ -68,7 +70,7 @@ class Engine:
     def begin(self, call: Call) -> None:
         """Note that a call is open, and ask for the last ending: before all others, because endings run backwards."""
         self._open += 1
-        if self._last_ending is not None and call.operation in ASKING:
+        if self._last_ending is not None and call.operation in RECORDED:
             call.at_end(partial(self._last_ending, call))
 
     def end(self, call: Call) -> None:

@@ -26,6 +26,7 @@ from gateway.http.models import read_models
 from gateway.http.observed import Observed
 from gateway.http.operations import ForwardReader, OperationReader
 from gateway.http.requests import CHAT, MESSAGES, RESPONSES, CallReader, GenerationReader, read_count
+from gateway.http.responses import read_kept
 from gateway.settings.live import Live
 
 log = logging.getLogger("gateway")
@@ -89,7 +90,7 @@ def call_route(
 def under_v1(live: Live, admission: Admission) -> "Branches":
     """Return who answers what has no route of its own under `/v1`."""
     forward = Admitted(Edge(live, ForwardReader("v1")), admission)
-    return Branches("/v1", {"models": Edge(live, read_models)}, forward)
+    return Branches("/v1", {"models": Edge(live, read_models), "responses": Edge(live, read_kept)}, forward)
 
 
 class Branches:

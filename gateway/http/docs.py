@@ -130,6 +130,22 @@ def _generation(summary: str, of: str, schema: dict[str, Any], example: dict[str
     }
 
 
+def _kept(summary: str, answer: str, **query: dict[str, Any]) -> dict[str, Any]:
+    """Describe a route about a kept response."""
+    path = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "tags": ["Calls"],
+        "summary": summary,
+        "parameters": [path, *({"name": name, "in": "query", "schema": schema} for name, schema in query.items())],
+        "responses": {
+            "200": _answer(answer, {"type": "object"}),
+            "401": _ERRORS["401"],
+            "404": _answer("There is none of this id, or it is another's.", _ERROR),
+            "503": _answer("What is kept cannot be reached at the moment.", _ERROR),
+        },
+    }
+
+
 _CHAT = {"$ref": "#/components/schemas/ChatRequest"}
 _ANY = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
 
@@ -182,8 +198,28 @@ CALLS: dict[str, Any] = {
         "Answer a message", "Anthropic", _ANY, {**_EXAMPLE, "max_tokens": 100}, "A message, in Anthropic's form"
     ),
     "/v1/responses": _generation(
-        "Create a response", "OpenAI", _ANY, {"model": "echo", "input": "Hello"}, "A response; it is kept nowhere"
+        "Create a response",
+        "OpenAI",
+        _ANY,
+        {"model": "echo", "input": "Hello"},
+        "A response, kept unless `store` is false",
     ),
+    "/v1/responses/{response_id}": {
+        "get": _kept("Give a response again", "The response; of one made in the background, how far it is."),
+        "delete": _kept("Delete a response", "It is deleted, here and where it was made."),
+    },
+    "/v1/responses/{response_id}/cancel": {
+        "post": _kept("Stop a response that is made in the background", "The response, as far as it came."),
+    },
+    "/v1/responses/{response_id}/input_items": {
+        "get": _kept(
+            "List what a response was made from",
+            "A page of items, those of the responses before it included.",
+            limit={"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+            order={"enum": ["asc", "desc"], "default": "desc"},
+            after={"type": "string"},
+        ),
+    },
     "/v1/messages/count_tokens": {
         "post": {
             "tags": ["Calls"],

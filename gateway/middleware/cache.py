@@ -192,12 +192,12 @@ class Gathered:
 
     def complete(self) -> list[Piece]:
         """Return the answer, or nothing if it is not one to give again."""
-        if not self._has_reason:
-            return [Piece(**msgspec.structs.asdict(chunk)) for chunk in self._chunks]
         reasons = {chunk.finish_reason for chunk in self._chunks if chunk.finish_reason}
-        if not reasons or not reasons <= WHOLE or any(chunk.skipped for chunk in self._chunks):
+        is_cut = not reasons or not reasons <= WHOLE or any(chunk.skipped for chunk in self._chunks)
+        if self._has_reason and is_cut:
             return []
-        return [Piece(**msgspec.structs.asdict(chunk)) for chunk in self._chunks]
+        names = Piece.__struct_fields__
+        return [Piece(**{name: getattr(chunk, name) for name in names}) for chunk in self._chunks]
 
 
 def key_of(call: Call, scope: Scope) -> str:
@@ -239,6 +239,8 @@ def _told(kept: Kept, *, stream: bool) -> list[Chunk]:
 def _is_cacheable(call: Call) -> bool:
     """Whether the answer is nothing but an answer: it leaves nothing behind at the upstream, and is one."""
     body = call.body
+    if call.turn is not None and call.turn.keeps:
+        return False
     return body.get("store") is not True and body.get("background") is not True and body.get("n") in (None, 1)
 
 

@@ -17,7 +17,7 @@ from gateway.middleware.base import Options
 class CostOptions(Options, frozen=True, kw_only=True):
     """Nothing to choose: prices are a matter of `config/prices.yaml` and of each deployment's `price:`."""
 
-    operations: ClassVar[frozenset[Operation]] = OF_MODELS
+    operations: ClassVar[frozenset[Operation]] = frozenset({*OF_MODELS, "responses"})
     inside: ClassVar[Mapping[str, str]] = {
         "log": "a call's line says what it cost, so it is written when that is known",
         "metrics": "what a call cost is counted when it is known",

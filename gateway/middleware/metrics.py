@@ -57,7 +57,7 @@ FIRST_TOKEN = Histogram(
 class MetricsOptions(Options, frozen=True, kw_only=True):
     """Counts calls for `/metrics`. It has no options."""
 
-    operations: ClassVar[frozenset[Operation]] = frozenset({*ASKING, "invalid"})
+    operations: ClassVar[frozenset[Operation]] = frozenset({*ASKING, "responses", "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}
 
     def build(self, resources: Resources) -> "Metrics":
@@ -70,11 +70,21 @@ class Metrics:
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Ask for the count at the call's end."""
+        if call.operation == "responses":
+            call.at_end(_count_late)
+            return await next(call)
         call.at_end(partial(_count, call.operation))
         if call.stream:
             STREAMS.inc()
             call.at_end(lambda _: STREAMS.dec())
         return await next(call)
+
+
+def _count_late(receipt: Receipt) -> None:
+    """Count what a response used that was made in the background; the call that made it was counted then."""
+    tried = receipt.answered_by
+    if tried is not None and receipt.usage is not None:
+        _family(receipt.route or "unknown", tried.provider, "chat").used(receipt.usage, receipt.cost_nusd)
 
 
 def _count(operation: Operation, receipt: Receipt) -> None:

@@ -58,6 +58,7 @@ class Azure(OpenAI):
             docs="https://learn.microsoft.com/azure/ai-foundry/openai/reference",
             stream_options="refused" if version and version < COUNTS_STREAMS else "known",
             surfaces=("chat",) if version else ("chat", "responses"),
+            keeps_responses=not version,
         )
         headers = {
             "content-type": "application/json",

@@ -200,6 +200,28 @@ class LocalProvider(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsResponses(Protocol):
+    """A provider whose upstream may keep responses, so that it can be asked for them again."""
+
+    @property
+    def keeps_responses(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def used_in(self, response: bytes) -> Usage | None:
+        """Return what a response used; `None`: it does not say."""
+        ...
+
+    def kept_request(self, attempt: Attempt, method: str, path: str) -> Request:
+        """Return what to ask: `GET /resp_1`, `DELETE /resp_1` or `POST /resp_1/cancel`, below where they are made."""
+        ...
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamFailed:
+        """Return what an upstream's error means."""
+        ...
+
+
 class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of one entry under `providers:`. A subclass's fields are what may be written there.
 

@@ -13,6 +13,7 @@ from gateway.core.call import Attempt
 from gateway.core.errors import BadRequest, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.route import Prefill
+from gateway.core.usage import Usage
 from gateway.providers.base import Keyed, ModelPage, Reader, Request
 from gateway.providers.beside import beside_openai
 from gateway.providers.failures import UNREADABLE, brief
@@ -23,7 +24,7 @@ from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
 from gateway.providers.openai_usage import mend_usage, usage_of
-from gateway.providers.responses import ResponseDecoder, whole_response
+from gateway.providers.responses import ResponseDecoder, native_body, used_in, whole_response
 from gateway.providers.vendors import Vendor, name_at, vendor, vendor_at, vendor_names
 
 
@@ -97,6 +98,7 @@ class OpenAI:
     def __init__(self, row: Vendor, base_url: str, headers: dict[str, str]) -> None:
         self.surfaces = frozenset(row.surfaces)
         self.keeps = row.keeps
+        self.keeps_responses = row.keeps_responses
         self._row = row
         self._base_url = (base_url or row.base_url).rstrip("/")
         self.headers = headers
@@ -109,7 +111,7 @@ class OpenAI:
             BadRequest: `stream_options` or `messages` are not what they should be.
         """
         if attempt.surface == "responses":
-            body = attempt.body.but(model=attempt.deployment.model)
+            body = native_body(attempt, keeps=self.keeps_responses).but(model=attempt.deployment.model)
             return Request(self.at(attempt, "/responses"), body, dict(self.headers))
         changes: dict[str, object] = {"model": attempt.deployment.model, **self._row.renamed(attempt.body.fields)}
         if self._row.stream_options == "refused":
@@ -123,6 +125,14 @@ class OpenAI:
     def at(self, attempt: Attempt, path: str) -> str:
         """Return the URL of `path` there."""
         return self._base_url + path
+
+    def used_in(self, response: bytes) -> Usage | None:
+        """Return what a response used; `None`: it does not say."""
+        return used_in(response, self._row)
+
+    def kept_request(self, attempt: Attempt, method: str, path: str) -> Request:
+        """Return what to ask about a response that the upstream keeps; see `base.KeepsResponses`."""
+        return Request(self.at(attempt, "/responses" + path), b"", dict(self.headers), method)
 
     def reader(self, attempt: Attempt) -> Reader:
         """Return a reader for a streamed answer."""

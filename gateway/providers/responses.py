@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
+from gateway.core.call import Attempt, Body
 from gateway.core.errors import Unreachable
 from gateway.core.reply import Chunk
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage
@@ -18,6 +19,7 @@ from gateway.providers.openai_errors import failure_of
 from gateway.providers.openai_usage import stated_cost_nusd
 from gateway.providers.vendors import Vendor
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Refused, Said, Thought, ToolArgued, ToolBegan
+from gateway.wire.responses_kept import RUNNING, portable
 
 ENDS = {"response.completed": "stop", "response.incomplete": "length"}
 FINISHES: dict[str, Finish] = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -158,6 +160,26 @@ CHARGED_APART = ("code_interpreter_call", "image_generation_call")
 """OpenAI's own tools that are charged for by what a response does not say: containers, and another model's tokens."""
 
 
+def native_body(attempt: Attempt, *, keeps: bool) -> Body:
+    """Return what to send to an upstream that speaks Responses: as it came, where it has what it builds on itself.
+
+    One that keeps nothing (not `keeps`) is not told to: some refuse that.
+    """
+    turn = attempt.turn
+    if turn is None:
+        return attempt.body
+    if turn.provider == attempt.deployment.provider:
+        return turn.body
+    body = portable(attempt.body) if turn.builds else attempt.body
+    return body if keeps else Body(body.raw, {name: raw for name, raw in body.fields.items() if name != "store"})
+
+
+def used_in(response: bytes, vendor: Vendor) -> Usage | None:
+    """Return what a response used; `None`: it does not say."""
+    said = _whole(response)
+    return None if said.usage is None else _used(said.usage, said, vendor)
+
+
 def whole_response(body: bytes, vendor: Vendor) -> Chunk:
     """Return a whole response as it came.
 
@@ -187,7 +209,9 @@ def _ending(response: _Response, vendor: Vendor) -> list[Event]:
     called = any(item.type in CALLS for item in response.output)
     finish = FINISHES.get(reason or "", "length") if response.status == "incomplete" else "stop"
     ended: list[Event] = [Ended("tool_calls" if called and finish == "stop" else finish)]
-    return ended if response.usage is None else [*ended, Counted(_used(response.usage, response, vendor))]
+    if response.usage is None:
+        return [*ended, Counted(Usage(0, 0))] if response.status in RUNNING else ended  # nothing was used so far
+    return [*ended, Counted(_used(response.usage, response, vendor))]
 
 
 def _used(said: _Usage, response: _Response, vendor: Vendor) -> Usage:

@@ -39,6 +39,8 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`whole`: every entry is a call of its own, whatever its `index` and `id` say."""
     surfaces: tuple[Surface, ...] = ("chat",)
     """What it speaks besides: a client of the same surface gets its bytes as they came."""
+    keeps_responses: bool = False
+    """It keeps responses unless told not to, and answers what follows them; others that speak Responses refuse that."""
     keeps: tuple[str, ...] = ()
     """Fields that are not OpenAI's, and that it takes all the same where a translated request carries them."""
     prefill: Prefill = "none"

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,13 +13,15 @@ from gateway.core.call import ASKING, Call, Operation
 from gateway.core.middleware import Handler, Middleware, chain
 from gateway.core.price import Price
 from gateway.core.principal import Principal
+from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
-from gateway.core.resources import Clock, Resources, WithoutRedis
+from gateway.core.resources import Clock, Objects, Resources, WithoutRedis
 from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
 from gateway.engine.discovery import Source
 from gateway.engine.engine import Engine
 from gateway.engine.fits import KnownFits
 from gateway.engine.health import Rules
+from gateway.engine.kept_responses import KeptResponses
 from gateway.engine.outgoing import head_of, target_of
 from gateway.engine.passages import Passages
 from gateway.engine.prices import PriceBook
@@ -27,9 +29,20 @@ from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.engine.upstream import Place, Upstream
 from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
+from gateway.middleware.cost import CostOptions
 from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import Retry, RetryOptions
-from gateway.providers.base import Keyed, LocalProvider, Provider, ProviderOptions, Request, beside_chat, grant_of
+from gateway.middleware.turns import Turns
+from gateway.providers.base import (
+    KeepsResponses,
+    Keyed,
+    LocalProvider,
+    Provider,
+    ProviderOptions,
+    Request,
+    beside_chat,
+    grant_of,
+)
 from gateway.providers.beside import AsItCame, Service
 from gateway.services.models import Models
 from gateway.settings.build_models import check_discovery, models_of, sources_of
@@ -51,7 +64,10 @@ from gateway.store.recorder import Recorder
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
 
-OPERATIONS: tuple[Operation, ...] = (*sorted(ASKING), "count", "models", "admin", "invalid")
+OPERATIONS: tuple[Operation, ...] = (*sorted(ASKING), "count", "models", "responses", "admin", "invalid")
+SPENDING = (LimitsOptions, CacheOptions, CostOptions, RetryOptions)
+"""Who counts, remembers or spends: has to see the whole of what is asked, so `Turns` stands before the first of them,
+and behind whoever finds out whose call it is."""
 ONE_TRY = RetryOptions(attempts=1)
 """What a chain without `retry` does: someone has to choose a deployment."""
 
@@ -75,6 +91,10 @@ class Gateway(Struct, frozen=True):
     rules: Rules
     """When a deployment rests."""
     prices: PriceBook
+    responses: KeptResponses
+    """Answers about responses that are kept."""
+    kept_in: Literal["nothing", "memory", "database"]
+    """Where they are."""
     recorder: Recorder | None
     """Writes every chat call down. `None`: no database is configured."""
     rooms: "list[tuple[str, Options, Middleware]]"
@@ -110,7 +130,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     providers, off = _providers(loaded)
     prices = _price_book(settings, providers, process)
     config_id = hashlib.sha256(text.encode()).hexdigest()[:12]
-    recorder = _recorder(loaded, process)
+    recorder, objects = _recorder(loaded, process), _objects(loaded, process)
     table = RouteTable(*_routes(settings, off, prices))
     store = _store(loaded, process)
     resources = Resources(
@@ -122,6 +142,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         candidates=RouteCandidates(table, process.fleet, partial(_prefill, settings)),
         routes=table,
         fleet=process.fleet,
+        objects=objects,
         key_sets=process.key_sets,
         fits=KnownFits(process.lessons, partial(_known_as, settings)),
     )
@@ -130,12 +151,14 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
     places = {name: _place(settings, name, it, process) for name, it in providers.items()}
     upstream = Upstream(places | _services(loaded, process))
+    keepers = {name for name, it in providers.items() if isinstance(it, KeepsResponses) and it.keeps_responses}
+    turns = Turns(objects, settings.responses.keep, keepers)
     return Gateway(
         config_id=config_id,
         server=settings.server,
         engine=Engine(
-            {operation: _handler(operation, rooms, upstream, resources) for operation in OPERATIONS},
-            partial(recorder.take, config_id) if recorder is not None else None,
+            {operation: _handler(operation, rooms, upstream, turns, resources) for operation in OPERATIONS},
+            partial(_record, recorder, config_id) if recorder is not None else None,
         ),
         routes=table,
         clock=process.clock,
@@ -145,6 +168,8 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         cache_bytes=caches[0] if caches else 0,
         rules=_rules(settings.health),
         prices=prices,
+        responses=KeptResponses(objects, places, table),
+        kept_in="nothing" if not settings.responses.keep else "database" if settings.database else "memory",
         recorder=recorder,
         rooms=rooms,
         passages=_passages(loaded, providers, off),
@@ -155,16 +180,27 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     )
 
 
+def _record(recorder: Recorder, config_id: str, call: Call, receipt: Receipt) -> None:
+    """Write a call down that asked for a model, now or, for what was made in the background, before."""
+    if call.operation != "responses" or receipt.usage is not None:
+        recorder.take(config_id, call, receipt)
+
+
 def _handler(
     operation: Operation,
     rooms: "Sequence[tuple[str, Options, Middleware]]",
     upstream: Upstream,
+    turns: Turns,
     resources: Resources,
 ) -> Handler:
     """Return the chain of those who have a say in `operation`."""
-    mine = [room for _, options, room in rooms if operation in options.operations]
+    having = [(options, room) for _, options, room in rooms if operation in options.operations]
+    mine = [room for _, room in having]
     if operation not in ASKING:
         return chain(mine, _own)
+    if operation == "chat":
+        spending = (i for i, (options, _) in enumerate(having) if isinstance(options, SPENDING))
+        mine.insert(next(spending, len(mine)), turns)
     if not any(isinstance(room, Retry) for room in mine):
         mine.append(ONE_TRY.build(resources))
     return chain(mine, upstream)
@@ -198,6 +234,14 @@ def _recorder(loaded: Loaded, process: Process) -> Recorder | None:
     url = loaded.settings.database.reveal()
     try:
         return process.recorder(url) if url else None
+    except ValueError as error:
+        raise loaded.complaint(("database",), str(error)) from None
+
+
+def _objects(loaded: Loaded, process: Process) -> Objects:
+    url = loaded.settings.database.reveal()
+    try:
+        return process.objects(url)
     except ValueError as error:
         raise loaded.complaint(("database",), str(error)) from None
 

@@ -225,7 +225,7 @@ class _Check:
                 continue
             if path != "*" and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path):
                 self._wrong(where, f'"{path}" is no path below /v1', 'write it like files, vector_stores or "*"')
-            elif path.split("/")[0] == "models" or f"/{path}" in OWN_PATHS:
+            elif path.split("/")[0] in ("models", "responses") or f"/{path}" in OWN_PATHS:
                 self._wrong(where, f"/v1/{path} is answered by the gateway itself", "leave it out")
             if self._all_providers and provider not in self._settings.providers:
                 self._wrong(where, f'unknown provider "{provider}"', self._provider_cure(provider))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import certifi
 
-from gateway.core.resources import Clock
+from gateway.core.resources import Clock, Objects
 from gateway.core.shipped import shipped
 from gateway.engine.access import Access
 from gateway.engine.clock import SystemClock
@@ -21,10 +21,13 @@ from gateway.engine.prices import overrides_of
 from gateway.engine.transport import Transport
 from gateway.kv.memory import MemoryAnswers, MemoryLimiter
 from gateway.providers.base import Grant
+from gateway.store.memory import MemoryObjects
 from gateway.store.recorder import Recorder
+from gateway.store.sweeping import keep_sweeping
 
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
+    from gateway.store.objects import SqlObjects
 
 CACHE_BYTES = 64 * 1024 * 1024
 
@@ -48,6 +51,9 @@ class Process:
         self._accesses: dict[tuple[Grant, str], Access] = {}
         self._redis: dict[str, RedisStore] = {}
         self._recorders: dict[str, Recorder] = {}
+        self._memory = MemoryObjects(self.clock)
+        self._objects: dict[str, SqlObjects] = {}
+        self._sweeping: dict[str, asyncio.Task[None]] = {}
         self._started: set[str] = set()
 
     def transport(self, name: str) -> Transport:
@@ -94,17 +100,39 @@ class Process:
             recorder = self._recorders[url] = Recorder(calls.CallTable(url), self.clock)
         return recorder
 
+    def objects(self, url: str) -> Objects:
+        """Return what keeps things for clients in the database at `url`, the same as long as the process lives.
+
+        Without a database it is this process's memory.
+
+        Raises:
+            ValueError: the URL is none.
+        """
+        if not url:
+            return self._memory
+        objects = self._objects.get(url)
+        if objects is None:
+            module = importlib.import_module("gateway.store.objects")  # imported here: see `recorder`
+            objects = self._objects[url] = module.SqlObjects(url, self.clock)
+        return objects
+
     async def start(self) -> None:
-        """Connect to what was asked for since the last start."""
+        """Connect to what was asked for since the last start, and have deleted what expires."""
+        for url, objects in {"": self._memory, **self._objects}.items():
+            if url not in self._sweeping:
+                self._sweeping[url] = asyncio.ensure_future(keep_sweeping(objects, self.clock))
         for url in self._redis.keys() - self._started:
             await self._redis[url].start()
             self._started.add(url)
 
     async def close(self) -> None:
         """Write what is still to be recorded, and close every connection."""
+        for sweeping in self._sweeping.values():
+            sweeping.cancel()
         await self.fleet.close()
         self.discovery.close()
-        await asyncio.gather(*(recorder.close() for recorder in self._recorders.values()))
+        databases = (*self._recorders.values(), *self._objects.values())
+        await asyncio.gather(*(database.close() for database in databases))
         for store in self._redis.values():
             await store.close()
         for transport in self._transports.values():

@@ -19,6 +19,7 @@ SECTIONS = (
     ("models, `price`", "PriceOptions"),
     ("models, `price`, `above`", "LongPrompt"),
     ("proxy, each service", "ServiceSettings"),
+    ("responses", "ResponsesSettings"),
     ("keys", "KeySettings"),
     ("keys, `limits`", "Limits"),
 )

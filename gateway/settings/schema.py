@@ -204,13 +204,22 @@ class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The most that a rest grows to."""
 
 
+class ResponsesSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Responses that clients can follow up (`previous_response_id`), retrieve and delete, whoever answered them."""
+
+    keep: Duration = Duration(30 * 86400)
+    """How long a response is kept, unless its client says `store: false`; `0s`: none is. In `database:`; where that is
+    empty, a while in the memory of the worker that answered, which no other worker knows of."""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of gateway.yaml."""
 
     server: Server = Server()
     """Where the gateway listens."""
     database: Secret = Secret()
-    """`sqlite:///gateway.db` or, for many machines, `postgresql://…`: one row a call. Empty: nothing is kept."""
+    """`sqlite:///gateway.db` or, for many machines, `postgresql://…`: one row a call, and what is kept for
+    clients. Empty: no call is recorded."""
     redis: Secret = Secret()
     """`redis://…`: shared by all workers and machines for limits and cached answers. Empty: this process's memory."""
     providers: dict[str, ProviderOptions] = {}
@@ -223,6 +232,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """HTTP services behind the chain, each at `/proxy/{name}/…`."""
     health: HealthSettings = HealthSettings()
     """When a deployment that fails is left in peace."""
+    responses: ResponsesSettings = ResponsesSettings()
+    """What is kept of answers on the Responses surface."""
     keys: list[KeySettings] = []
     """Virtual keys. They need `auth` in the chain."""
     chain: list[Options] = []

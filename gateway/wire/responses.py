@@ -11,17 +11,15 @@ import msgspec
 from msgspec import Raw
 
 from gateway.core.call import Body, Call
-from gateway.core.errors import TOO_LONG, GatewayError
+from gateway.core.errors import GatewayError
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.wire.events import Began, Counted, Ended, Event, Finish, Said
 from gateway.wire.openai import encode, error_body, unseen_chars
 from gateway.wire.responses_items import Output
+from gateway.wire.responses_kept import SEALED
 from gateway.wire.responses_request import chat_body
 from gateway.wire.responses_tools import Json, read_tools
-
-SEALED = "reasoning.encrypted_content"
-"""The value of `include` that asks for what has to come back with the next turn."""
 
 ECHOED: Json = {
     "background": False,
@@ -48,15 +46,6 @@ ECHOED: Json = {
 REASONS: dict[Finish, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a response is incomplete. With any other finish it is complete."""
 
-CODES = {
-    "rate_limit_error": "rate_limit_exceeded",
-    "invalid_request_error": "invalid_prompt",
-}
-"""`response.error.code` by kind of error; others are a `server_error`."""
-
-FINAL = (TOO_LONG, "insufficient_quota")
-"""Codes that are passed as they are: Codex knows that asking again cannot help."""
-
 
 class ResponsesSurface:
     """`POST /v1/responses`."""
@@ -73,9 +62,14 @@ class ResponsesSurface:
         return chat_body(body)
 
     def writer(self, call: Call) -> "ResponsesWriter":
-        """Return a writer for the answer to `call`, which is kept nowhere."""
-        body = Body(call.body.raw, {**call.body.fields, "store": Raw(b"false")})
-        return ResponsesWriter(call.id, call.model, int(call.clock.wall()), body)
+        """Return a writer for the answer to `call`."""
+        turn = call.turn
+        keeps = turn is not None and turn.keeps
+        fields = {**call.body.fields, "store": Raw(b"true" if keeps else b"false")}
+        if turn is not None and turn.previous:
+            fields["previous_response_id"] = Raw(encode(turn.previous))
+        body = Body(call.body.raw, fields)
+        return ResponsesWriter(call.id, call.model, int(call.clock.wall()), body, keeps=keeps)
 
     def error_body(self, error: GatewayError, call_id: str) -> bytes:
         """Return OpenAI's error object."""
@@ -95,11 +89,13 @@ class ResponsesWriter:
         model: which was asked for; what the upstream says instead counts.
         created: Unix time in seconds.
         request: the body of `POST /v1/responses`, one that `chat_body` takes; the response says it again.
+        keeps: the answer is to be kept: see `Chunk.answer`.
     """
 
-    def __init__(self, id: str, model: str, created: int, request: Body) -> None:
+    def __init__(self, id: str, model: str, created: int, request: Body, *, keeps: bool = False) -> None:
         tools = read_tools(request.get("tools") or [])
         self._model = model
+        self._keeps = keeps
         self._head: Json = {"id": f"resp_{id}", "object": "response", "created_at": created, "completed_at": None}
         self._echo = _echo(request, tools.offered)
         self._output = Output(id, tools.origins, sealed=SEALED in (request.get("include") or ()), emit=self._emit)
@@ -139,7 +135,7 @@ class ResponsesWriter:
             return []
         status = self._status()
         self._emit(f"response.{status}", response=self._response(status))
-        return [Chunk(self._taken(), usage=self._usage, finish_reason=self._finish)]
+        return [Chunk(self._taken(), usage=self._usage, finish_reason=self._finish, answer=self._answer())]
 
     def whole(self, events: list[Event]) -> Chunk:
         """Return the response that `events` tell."""
@@ -147,18 +143,8 @@ class ResponsesWriter:
         unseen = sum(map(unseen_chars, events))
         if self._finish is None:
             self._end("stop")
-        return Chunk(encode(self._response(self._status())), text, self._usage, self._finish or "", unseen=unseen)
-
-    def failed(self, error: GatewayError) -> bytes:
-        """Return what a stream says instead of its end when it cannot go on."""
-        self._open()
-        self._output.abandon()
-        self._emit("response.failed", response=self._response("failed", error=_error(error)))
-        return self._taken()
-
-    def output_items(self) -> list[Json]:
-        """Return the items of the answer as they are to be kept: with all that has to come back to the upstream."""
-        return self._output.shown(sealed=True)
+        said = encode(self._response(self._status()))
+        return Chunk(said, text, self._usage, self._finish or "", unseen=unseen, answer=self._answer())
 
     def _open(self) -> None:
         if not self._number:
@@ -173,15 +159,19 @@ class ResponsesWriter:
     def _status(self) -> str:
         return "incomplete" if self._finish in REASONS else "completed"
 
-    def _response(self, status: str, error: Json | None = None) -> Json:
+    def _answer(self) -> bytes:
+        """Return the response as it is to be kept: with all that has to come back to the upstream."""
+        return encode(self._response(self._status(), sealed=True)) if self._keeps else b""
+
+    def _response(self, status: str, *, sealed: bool | None = None) -> Json:
         reason = REASONS.get(self._finish) if status == "incomplete" and self._finish else None
         return {
             **self._head,
             "status": status,
-            "error": error,
+            "error": None,
             "incomplete_details": {"reason": reason} if reason else None,
             "model": self._model,
-            "output": self._output.shown(),
+            "output": self._output.shown(sealed=sealed),
             "usage": None if self._usage is None else _usage(self._usage),
             **self._echo,
         }
@@ -217,11 +207,3 @@ def _usage(usage: Usage) -> Json:
         "total_tokens": usage.total_tokens,
     }
     return {**said, "estimated": True} if usage.estimated else said
-
-
-def _error(error: GatewayError) -> Json:
-    """Return `response.error`; Codex reads from the message how long to wait."""
-    code = error.code if error.code in FINAL else CODES.get(error.kind, "server_error")
-    wait = error.retry_after_s if code == "rate_limit_exceeded" else None
-    message = error.message if wait is None else f"{error.message}; try again in {wait:g}s"
-    return {"code": code, "message": message, "type": error.kind, "param": error.param}

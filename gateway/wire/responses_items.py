@@ -63,11 +63,6 @@ class Output:
             if not item.status:
                 self._end(item, "incomplete" if cut and not _is_whole_call(item) else "completed")
 
-    def abandon(self) -> None:
-        """Give up what is open: it will never be done, and no event says that it is."""
-        for item in self._items:
-            item.status = item.status or "incomplete"
-
     def shown(self, *, sealed: bool | None = None) -> list[Json]:
         """Return the items as they are now; `sealed`: with what has to come back, if not as the client wants it."""
         return [item.shown(sealed=self._sealed if sealed is None else sealed) for item in self._items]

@@ -12,7 +12,6 @@ have passes as it came: vendors take parameters of their own. Of what is transla
 Sources: the official SDK's types; platform.openai.com/docs, "Migrate to the Responses API".
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -90,24 +89,20 @@ _request = msgspec.json.Decoder(_Request)
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-def chat_body(body: Body, earlier: Sequence[Item] | None = None) -> Body:
+def chat_body(body: Body) -> Body:
     """Return the body of a chat completion request that asks for the same.
 
     Args:
         body: of `POST /v1/responses`.
-        earlier: the items of `previous_response_id` or `conversation`, for callers who have them. `None`: those
-            fields are refused.
 
     Raises:
         BadRequest: it is no such request, or a chat completion cannot ask for it; `param` names the field.
     """
     request = _read(body.raw)
-    _refuse_unspeakable(request, body, resolved=earlier is not None)
+    _refuse_unspeakable(request, body)
     conversation = Conversation()
     if request.instructions:
         conversation.add({"role": "system", "content": request.instructions}, "instructions")
-    for item in earlier or ():
-        conversation.add(item, "previous_response_id")
     if isinstance(request.input, str):
         conversation.add({"role": "user", "content": request.input}, "input")
     else:
@@ -132,10 +127,8 @@ def _is_ours(name: str) -> bool:
     return name in _TRANSLATED or name in LEFT_OUT or name in REFUSED
 
 
-def _refuse_unspeakable(request: _Request, body: Body, *, resolved: bool) -> None:
+def _refuse_unspeakable(request: _Request, body: Body) -> None:
     for name, cure in REFUSED.items():
-        if resolved and name in ("conversation", "previous_response_id"):
-            continue
         if body.get(name):
             refuse(f"{name} is not known where this model is served; {cure}", name)
     if request.top_logprobs or LOGPROBS in (request.include or ()):

@@ -10,7 +10,11 @@ from click.testing import CliRunner
 
 from gateway import __version__
 from gateway.cli.main import main
+from gateway.cli.startpage import start_page
+from gateway.settings.live import Live
+from gateway.settings.process import Process
 from tests.kv.test_redis import store_of
+from tests.serving import Text
 
 TEAM = """
 providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1", api_key: secret-canary}, echo: {}}
@@ -39,6 +43,35 @@ def test_check_says_what_is_right(run):
     """And what it counted, so that an empty file does not look fine."""
     done = run("check", "FILE")
     assert done.exit_code == 0 and "3 models, 1 keys" in done.output
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("", "Responses are kept in memory, by each worker for itself; set `database:`"),
+        ("responses: {keep: 0s}\n", "Responses are not kept."),
+        ("database: sqlite:///gateway.db\n", "1 keys.\n"),
+    ],
+)
+def test_check_says_where_responses_are_kept(run, more, words):
+    """A follow-up that only sometimes works is found out late; so is a promise that nothing is kept."""
+    run.file.write_text(TEAM + more)
+    assert words in run("check", "FILE").output
+
+
+@pytest.mark.parametrize(
+    ("workers", "more", "warns"),
+    [
+        (2, "", True),
+        (1, "", False),
+        (2, "database: sqlite:///gateway.db\n", False),
+        (2, "responses: {keep: 0s}\n", False),
+    ],
+)
+def test_the_start_page_warns_of_workers_that_do_not_share_responses(workers, more, warns):
+    """Every second follow-up would fail, and nobody would know why."""
+    page = start_page(Live(Text(TEAM + more), Process()).gateway, "gateway.yaml", ("127.0.0.1", 8000), workers)
+    assert ("keeps responses by itself: set `database:`" in page) == warns
 
 
 def test_check_finds_what_only_building_finds(run):

@@ -323,6 +323,7 @@ async def test_services_stand_behind_the_same_chain(upstream, capfdbinary):
         ("forward: {/files: mock}\n", "no path below /v1"),
         ("forward: {embeddings: mock}\n", "answered by the gateway itself"),
         ("forward: {models: mock}\n", "answered by the gateway itself"),
+        ("forward: {responses/resp_1: mock}\n", "answered by the gateway itself"),
         ("proxy: {a/b: {base_url: 'http://x'}}\n", "cannot be a part of a path"),
         ("proxy: {edge: {base_url: 'http://x', timeouts: {idle: 0s}}}\n", "no time at all"),
         ("proxy: {edge: {url: 'http://x'}}\n", 'unknown option "url"'),

@@ -44,7 +44,7 @@ def retrying(*steps, routes=(FAST,), headers=None, principal=None, **options):
     table, fleet = RouteTable(routes, {}), LiveFleet(clock)
     resources = Resources(
         clock=clock, limiter=None, answers=None, keys=None, prices=None,
-        candidates=RouteCandidates(table, fleet, lambda *_: "none"), routes=table, fleet=fleet,
+        candidates=RouteCandidates(table, fleet, lambda *_: "none"), routes=table, fleet=fleet, objects=None,
     )  # fmt: skip
     call = call_of(clock, route=table.find("fast"), headers=Headers(headers or {}))
     if principal:

@@ -337,7 +337,7 @@ def test_a_list_where_the_sections_should_be_is_told_which_there_are():
     """The chain alone, say."""
     assert complaints_of("- use: log") == [
         "gateway.yaml:1:1: expected a mapping of server, database, redis, providers, models, "
-        "forward, proxy, health, keys, chain, "
+        "forward, proxy, health, responses, keys, chain, "
         "got a list"
     ]
 

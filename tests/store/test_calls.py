@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.calls import CALLS, CallTable
+from gateway.store.calls import CallTable
 from gateway.store.recorder import Record, Unusable
+from gateway.store.schema import CALLS
 from tests.postgres import database
 from tests.store.rows import a_record, rows_of
 
@@ -46,13 +47,13 @@ async def test_what_is_missing_is_made_once_and_then_kept(table, url):
     await again.open()
     await again.close()
     assert len(await rows_of(url)) == 1
-    assert await rows_of(url, "SELECT version FROM schema_version") == [{"version": 1}]
+    assert await rows_of(url, "SELECT version FROM schema_version") == [{"version": 2}]
 
 
 async def test_tables_of_a_newer_gateway_are_refused(table, url):
     """Someone went back to an older version; it cannot know what the newer one expects of its rows."""
-    await rows_of(url, "UPDATE schema_version SET version = 2 RETURNING version")
-    with pytest.raises(Unusable, match="version 2, and this gateway knows 1; start the newer gateway"):
+    await rows_of(url, "UPDATE schema_version SET version = 3 RETURNING version")
+    with pytest.raises(Unusable, match="version 3, and this gateway knows 2; start the newer gateway"):
         await CallTable(url).open()
 
 
@@ -91,7 +92,7 @@ async def test_others_read_while_we_write(tmp_path):
 
 
 async def test_a_user_who_may_not_write_is_told_at_once(postgres_server):
-    """Not with the first call. To insert is all that it needs once the tables are there."""
+    """Not with the first call. Of the calls, to insert is all that it needs once the tables are there."""
     role = f"r{uuid.uuid4().hex[:8]}"
     async with database(postgres_server) as url:
         owner = CallTable(url)
@@ -104,6 +105,9 @@ async def test_a_user_who_may_not_write_is_told_at_once(postgres_server):
             await theirs.open()
         assert "canary" not in str(caught.value)
         await rows_of(url, f"GRANT INSERT ON calls TO {role}")
+        with pytest.raises(Unusable, match="permission denied for table objects"):
+            await theirs.open()
+        await rows_of(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON objects TO {role}")
         await theirs.open()
         assert await theirs.insert([a_record("a")]) == 0
         await theirs.close()

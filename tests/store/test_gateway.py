@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from gateway.settings.complaints import ConfigError
-from gateway.store import calls, recorder
+from gateway.store import database, recorder
 from tests.postgres import Postgres
 from tests.script import Cut, Fails, Says, ScriptedUpstream, Stalls
 from tests.serving import mock_config, serving, started
@@ -146,7 +146,7 @@ async def test_rows_wait_for_a_database_that_is_gone(upstream, own_postgres: Pos
 async def test_rows_wait_for_a_database_that_is_silent(upstream, own_postgres: Postgres, monkeypatch):
     """A server that accepts everything and answers nothing is the worst kind of gone."""
     monkeypatch.setattr(recorder, "EVERY_S", 0.05)
-    monkeypatch.setattr(calls, "ANSWER_S", 0.3)
+    monkeypatch.setattr(database, "ANSWER_S", 0.3)
     url = own_postgres.url("postgres")
     async with serving(config(upstream, url)) as gateway:
         await gateway.ask("before", key="secret-a")
@@ -162,7 +162,7 @@ async def test_rows_wait_for_a_database_that_is_silent(upstream, own_postgres: P
 async def test_rows_wait_for_a_file_that_is_locked(upstream, tmp_path, monkeypatch):
     """Somebody repairs it, or copies it, with the gateway running."""
     monkeypatch.setattr(recorder, "EVERY_S", 0.05)
-    monkeypatch.setattr(calls, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     url = f"sqlite:///{tmp_path}/calls.db"
     async with serving(config(upstream, url)) as gateway:
         await gateway.ask("before", key="secret-a")

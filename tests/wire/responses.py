@@ -30,9 +30,9 @@ def asked(**fields: Any) -> Body:
     return Body(raw, msgspec.json.decode(raw, type=dict[str, Raw]))
 
 
-def writer(**fields: Any) -> ResponsesWriter:
+def writer(*, keeps: bool = False, **fields: Any) -> ResponsesWriter:
     """A writer of the answer to `asked(**fields)`."""
-    return ResponsesWriter("1", "fast", CREATED, asked(**fields))
+    return ResponsesWriter("1", "fast", CREATED, asked(**fields), keeps=keeps)
 
 
 def streamed(events: list[Event], **fields: Any) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from gateway.core.call import Body
 from gateway.core.errors import BadRequest
@@ -13,6 +14,7 @@ from gateway.wire.chat_request import chat_request
 from gateway.wire.events import Began, Ended, Event, Refused, Said, Thought, ToolArgued, ToolBegan
 from gateway.wire.openai import ChatWriter
 from gateway.wire.responses_carrier import Carrier, seal, unseal
+from gateway.wire.responses_kept import follow_up, read_asked
 from gateway.wire.responses_request import LEFT_OUT, REFUSED, chat_body
 from tests.wire.responses import PATCH, TICKETS, WEATHER, asked, writer
 
@@ -24,9 +26,9 @@ PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "de
 SHOWN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}
 
 
-def chat(body: Body, **more: Any) -> dict[str, Any]:
+def chat(body: Body) -> dict[str, Any]:
     """The chat completion request that asks for the same."""
-    said = chat_body(body, **more)
+    said = chat_body(body)
     chat_request(said.raw)  # every translator reads it
     assert {name: json.loads(bytes(raw)) for name, raw in said.fields.items()} == json.loads(said.raw)
     return json.loads(said.raw)
@@ -204,8 +206,9 @@ def test_items_become_messages(case):
 
 def test_instructions_stand_before_what_was_said_earlier():
     """They are not carried over from one response to the next: those of this request count, and come first."""
+    before = [{"role": "user", "content": "Before"}, {"role": "assistant", "content": "Yes"}]
     body = asked(instructions="Be brief.", previous_response_id="resp_0")
-    said = chat(body, earlier=[{"role": "user", "content": "Before"}, {"role": "assistant", "content": "Yes"}])
+    said = chat(follow_up(body, read_asked(body), [Raw(json.dumps(item).encode()) for item in before]))
     assert [message["content"] for message in said["messages"]] == ["Be brief.", "Before", "Yes", "Hello"]
     assert "previous_response_id" not in said
 
@@ -258,9 +261,8 @@ def test_an_answer_that_comes_back_is_the_same_turn(events, stored):
     """Whether the client keeps the items or the gateway does: the upstream sees what it once said."""
     wanted = as_message(json.loads(ChatWriter("1", "m", 0).whole(events).data)["choices"][0]["message"])
     tools = {"tools": [PATCH, WEATHER, TICKETS]}
-    writes = writer(**tools, include=[] if stored else ["reasoning.encrypted_content"])
-    shown = json.loads(writes.whole(events).data)["output"]
-    items = writes.output_items() if stored else shown
+    chunk = writer(keeps=stored, **tools, include=[] if stored else ["reasoning.encrypted_content"]).whole(events)
+    items = json.loads(chunk.answer if stored else chunk.data)["output"]
     said = messages(USER, *items, USER, **tools)[1:-1]
     spoke = wanted.keys() & {"content", "refusal", "tool_calls"}
     assert [as_message(message) for message in said] == ([wanted] if spoke else [])
