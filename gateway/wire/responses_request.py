@@ -30,7 +30,6 @@ REFUSED = {
     "context_management": "shorten the input yourself",
     "conversation": "send its items in `input`",
     "moderation": "ask a moderation model first",
-    "previous_response_id": "send the items of that response in `input`",
     "prompt": "send its text as `instructions`",
 }
 """Fields that cannot be honoured, and what to do instead. `false`, `null` and empty ones ask for nothing."""
@@ -41,6 +40,7 @@ LEFT_OUT = {
     "include": "the encrypted reasoning, which the answer's writer adds; all else is of tools that are not there",
     "max_tool_calls": "a limit on tools that OpenAI runs",
     "metadata": "kept with the response, which says it",
+    "previous_response_id": "what it names was found, and is sent in its place",
     "prompt_cache_key": "where OpenAI looks for its cache",
     "prompt_cache_options": "how OpenAI caches",
     "prompt_cache_retention": "how long OpenAI caches",
