@@ -169,7 +169,9 @@ def native_body(attempt: Attempt, *, keeps: bool) -> Body:
     if turn is None:
         return attempt.body
     if turn.provider == attempt.deployment.provider:
-        return turn.body
+        # Whatever else of it was changed on the way, such as a parameter that the model does not take, stays so.
+        came = {name: raw for name in ("input", "previous_response_id") if (raw := turn.body.fields.get(name))}
+        return Body(turn.body.raw, {**attempt.body.fields, **came})
     body = portable(attempt.body) if turn.builds else attempt.body
     return body if keeps else Body(body.raw, {name: raw for name, raw in body.fields.items() if name != "store"})
 
