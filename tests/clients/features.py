@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.clients.upstream import CALLS, COUNTED, EMBEDDING, HELLO, RAINS, RED, RETRY_AFTER_S, THOUGHT, WEATHER
+from tests.clients.upstream import CALLS, COLOUR, COUNTED, EMBEDDING, HELLO, RAINS, RED, RETRY_AFTER_S, THOUGHT, WEATHER
 
 UPSTREAMS = {
     "chat": "chat/",
@@ -85,6 +85,7 @@ FEATURES = (
     Feature("unknown", "404", "whole", "none", status=404, upstreams=("nowhere",)),
     Feature("busy", "429", "whole", "busy", status=429),
     Feature("broken", "a stream that breaks", "stream", "cut"),
+    Feature("follow", "`previous_response_id`", "follow", "follow", lambda saw: saw["text"] == COLOUR),
     Feature(
         "embeddings",
         "embeddings",

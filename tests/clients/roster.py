@@ -31,8 +31,11 @@ NO_REASONING = "of chat completions it reads no `reasoning_content`"
 NO_REASONING_IN_CHAT = f"{NO_REASONING}; by Responses it shows it"
 ALWAYS_STREAMS = "it always streams"
 ELSEWHERE = "by another row of the same client"
+NO_FOLLOWING = "it sends the whole conversation each time"
 NO_EMBEDDINGS = "it asks for none"
+OF_RESPONSES = {"follow": "of Responses only"}
 AGENT = {
+    "follow": NO_FOLLOWING,
     **dict.fromkeys(("whole", "tools", "usage"), ALWAYS_STREAMS),
     "embeddings": NO_EMBEDDINGS,
     "models": NO_LIST,
@@ -62,15 +65,33 @@ class Client:
 
 
 CLIENTS = (
-    Client("openai-3", "openai (Python), chat completions", "openai", "own", "openai_chat.py"),
+    Client("openai-3", "openai (Python), chat completions", "openai", "own", "openai_chat.py", without=OF_RESPONSES),
     Client("openai-3-r", "openai (Python), Responses", "openai", "own", "openai_responses.py"),
-    Client("openai-2", "openai (Python), chat completions", "openai", "python.openai-2", "openai_chat.py"),
+    Client(
+        "openai-2",
+        "openai (Python), chat completions",
+        "openai",
+        "python.openai-2",
+        "openai_chat.py",
+        without=OF_RESPONSES,
+    ),
     Client("openai-2-r", "openai (Python), Responses", "openai", "python.openai-2", "openai_responses.py"),
-    Client("openai-1", "openai (Python), chat completions", "openai", "python.openai-1", "openai_chat.py"),
+    Client(
+        "openai-1",
+        "openai (Python), chat completions",
+        "openai",
+        "python.openai-1",
+        "openai_chat.py",
+        without=OF_RESPONSES,
+    ),
     Client("openai-1-r", "openai (Python), Responses", "openai", "python.openai-1", "openai_responses.py"),
-    Client("node-openai", "openai (Node), chat completions", "openai", "node.sdks", "openai_chat.mjs"),
+    Client(
+        "node-openai", "openai (Node), chat completions", "openai", "node.sdks", "openai_chat.mjs", without=OF_RESPONSES
+    ),
     Client("node-openai-r", "openai (Node), Responses", "openai", "node.sdks", "openai_responses.mjs"),
-    Client("node-6", "openai (Node), chat completions", "openai", "node.openai-6", "openai_chat.mjs"),
+    Client(
+        "node-6", "openai (Node), chat completions", "openai", "node.openai-6", "openai_chat.mjs", without=OF_RESPONSES
+    ),
     Client("node-6-r", "openai (Node), Responses", "openai", "node.openai-6", "openai_responses.mjs"),
     Client(
         "anthropic",
@@ -79,7 +100,7 @@ CLIENTS = (
         "own",
         "anthropic_messages.py",
         ANTHROPIC,
-        {"embeddings": NO_EMBEDDINGS},
+        {**OF_RESPONSES, "embeddings": NO_EMBEDDINGS},
     ),
     Client(
         "node-anthropic",
@@ -88,7 +109,7 @@ CLIENTS = (
         "node.sdks",
         "anthropic_messages.mjs",
         {**OPENAI, "broken": "APIError"},
-        {"embeddings": NO_EMBEDDINGS},
+        {**OF_RESPONSES, "embeddings": NO_EMBEDDINGS},
     ),
     Client(
         "langchain",
@@ -97,7 +118,7 @@ CLIENTS = (
         "python.langchain",
         "langchain_chat.py",
         LANGCHAIN_OPENAI,
-        {"thinking": NO_REASONING_IN_CHAT, "models": NO_LIST},
+        {"thinking": NO_REASONING_IN_CHAT, **OF_RESPONSES, "models": NO_LIST},
     ),
     Client(
         "langchain-r",
@@ -115,7 +136,7 @@ CLIENTS = (
         "python.langchain",
         "langchain_messages.py",
         LANGCHAIN_ANTHROPIC,
-        {"embeddings": NO_EMBEDDINGS, "models": NO_LIST},
+        {"embeddings": NO_EMBEDDINGS, **OF_RESPONSES, "models": NO_LIST},
     ),
     Client(
         "llama-index",
@@ -123,7 +144,7 @@ CLIENTS = (
         "llama-index-llms-openai-like",
         "python.llama-index",
         "llama_index_chat.py",
-        without={"thinking": NO_REASONING, "models": NO_LIST},
+        without={"thinking": NO_REASONING, **OF_RESPONSES, "models": NO_LIST},
         notes={"structured": "`should_use_structured_outputs=True`", "streamed_usage": "`stream_options`"},
     ),
     Client(
@@ -137,6 +158,7 @@ CLIENTS = (
             "streamed_tools": "its tools are the answer's form",
             "thinking": "it returns the answer's form and nothing else",
             "embeddings": NO_EMBEDDINGS,
+            **OF_RESPONSES,
             "models": NO_LIST,
         },
     ),
@@ -149,6 +171,7 @@ CLIENTS = (
         without={
             "thinking": NO_REASONING,
             "embeddings": "it has no address to set for them",
+            **OF_RESPONSES,
             "models": NO_LIST,
         },
     ),
@@ -159,7 +182,7 @@ CLIENTS = (
         "python.litellm",
         "litellm_chat.py",
         LITELLM,
-        {"models": NO_LIST},
+        {**OF_RESPONSES, "models": NO_LIST},
     ),
     Client(
         "litellm-m",
@@ -168,7 +191,7 @@ CLIENTS = (
         "python.litellm",
         "litellm_messages.py",
         LITELLM,
-        {"embeddings": ELSEWHERE, "models": NO_LIST},
+        {"embeddings": ELSEWHERE, **OF_RESPONSES, "models": NO_LIST},
         shows_wait=False,
     ),
     Client(
@@ -187,7 +210,7 @@ CLIENTS = (
         "node.sdks",
         "ai_sdk_chat.mjs",
         AI_SDK,
-        {"thinking": NO_REASONING_IN_CHAT, "embeddings": ELSEWHERE, "models": NO_LIST},
+        {"thinking": NO_REASONING_IN_CHAT, "embeddings": ELSEWHERE, **OF_RESPONSES, "models": NO_LIST},
     ),
     Client(
         "ai-sdk-m",
@@ -196,7 +219,7 @@ CLIENTS = (
         "node.sdks",
         "ai_sdk_messages.mjs",
         AI_SDK,
-        {"embeddings": NO_EMBEDDINGS, "models": NO_LIST},
+        {"embeddings": NO_EMBEDDINGS, **OF_RESPONSES, "models": NO_LIST},
     ),
     Client(
         "codex",

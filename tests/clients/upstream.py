@@ -32,6 +32,9 @@ CALLS: dict[str, dict[str, Any]] = {
 """Which tools are called, and how."""
 RAINS = "It rains in Oslo."
 WEATHER = {"city": "Oslo", "celsius": 4}
+COLOUR = "violet"
+ASKS = "Which colour"
+"""The second question of a client that follows up its first."""
 EMBEDDING = [0.5, -0.25]
 """Numbers that are the same in every format."""
 FORM = "StructuredOutput"
@@ -115,12 +118,25 @@ def _embed(asked: Asked) -> Said:
     return Fails(200, {"object": "list", "data": [embedded], "model": asked.model, "usage": usage})
 
 
+def _follow(asked: Asked) -> Said:
+    """Remember a colour that was told before, be it told again or known by the response before."""
+    knows = COLOUR in asked.body.decode() or asked.json.get("previous_response_id")
+    return (
+        COLOUR
+        if knows and ASKS in asked.body.decode()
+        else "I have forgotten."
+        if ASKS in asked.body.decode()
+        else "Yes."
+    )
+
+
 STEPS: dict[str, Callable[[Asked], Said]] = {
     "hello": _hello,
     "tools": _tools,
     "structured": _structured,
     "image": _image,
     "embed": _embed,
+    "follow": _follow,
     "thinking": _thinking,
     "busy": lambda asked: Busy(retry_after=RETRY_AFTER_S),
     "cut": lambda asked: Cut(HELLO, after_events=4),

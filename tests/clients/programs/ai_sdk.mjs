@@ -1,7 +1,7 @@
 // What is the same for every provider of the AI SDK.
 import { Output, embed, generateText, isStepCount, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
-import { HI, PNG, RESULT, tell } from "./tell.mjs";
+import { HI, PNG, REMEMBER, RESULT, WHICH, tell } from "./tell.mjs";
 
 const weather = tool({
   description: "Tell the weather in a city.",
@@ -71,8 +71,14 @@ export async function tellOf(modelOf, thinks, embedderOf) {
     return { vector: (await embed({ model: embedderOf(model, key), value: HI })).embedding };
   }
 
+  async function follow(model, key) {
+    const first = await generateText({ model: modelOf(model, key), prompt: REMEMBER });
+    const providerOptions = { openai: { previousResponseId: first.providerMetadata.openai.responseId } };
+    return { text: (await generateText({ model: modelOf(model, key), prompt: WHICH, providerOptions })).text };
+  }
+
   const features = { whole, stream, tools: called_whole, streamed_tools, structured, image };
   if (thinks) features.thinking = thinking;
-  if (embedderOf) features.embeddings = embeddings;
+  if (embedderOf) Object.assign(features, { embeddings, follow });
   await tell(features);
 }

@@ -2,7 +2,7 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from tell import HI, KEY, PNG, RESULT, URL, tell
+from tell import HI, KEY, PNG, REMEMBER, RESULT, URL, WHICH, tell
 
 
 class Weather(BaseModel):
@@ -79,6 +79,11 @@ def image(model, key):
     url = {"url": f"data:image/png;base64,{PNG}"}
     content = [{"type": "text", "text": "What colour?"}, {"type": "image_url", "image_url": url}]
     return {"text": chat(model, key).invoke([HumanMessage(content)]).text}
+
+
+def follow(model, key):
+    first = chat(model, key).invoke(REMEMBER)
+    return {"text": chat(model, key).invoke(WHICH, previous_response_id=first.response_metadata["id"]).text}
 
 
 tell(globals())

@@ -1,5 +1,5 @@
 import OpenAI from "openai";
-import { CITY, HI, PNG, RESULT, URL, WEATHER, tell } from "./tell.mjs";
+import { CITY, HI, PNG, REMEMBER, RESULT, URL, WEATHER, WHICH, tell } from "./tell.mjs";
 
 const tools = [{ type: "function", name: "weather", parameters: CITY, strict: false }];
 const text = { format: { type: "json_schema", name: "weather", schema: WEATHER, strict: true } };
@@ -64,6 +64,12 @@ async function image(model, key) {
   return { text: (await client(key).responses.create({ model, input: [{ role: "user", content }] })).output_text };
 }
 
+async function follow(model, key) {
+  const first = await client(key).responses.create({ model, input: REMEMBER });
+  const asked = { model, input: WHICH, previous_response_id: first.id };
+  return { text: (await client(key).responses.create(asked)).output_text };
+}
+
 async function embeddings(model, key) {
   return { vector: [...(await client(key).embeddings.create({ model, input: HI })).data[0].embedding] };
 }
@@ -74,4 +80,4 @@ async function models(model, key) {
   return { models: found };
 }
 
-await tell({ whole, stream, tools: called_whole, streamed_tools, structured, thinking, image, embeddings, models });
+await tell({ whole, stream, tools: called_whole, streamed_tools, structured, thinking, image, follow, embeddings, models });

@@ -1,7 +1,7 @@
 import json
 
 from openai import OpenAI
-from tell import CITY, HI, KEY, PNG, RESULT, URL, WEATHER, tell
+from tell import CITY, HI, KEY, PNG, REMEMBER, RESULT, URL, WEATHER, WHICH, tell
 
 TOOLS = [{"type": "function", "name": "weather", "parameters": CITY, "strict": False}]
 FORMAT = {"format": {"type": "json_schema", "name": "weather", "schema": WEATHER, "strict": True}}
@@ -69,6 +69,11 @@ def image(model, key):
         {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}", "detail": "auto"},
     ]
     return {"text": client(key).responses.create(model=model, input=[{"role": "user", "content": content}]).output_text}
+
+
+def follow(model, key):
+    first = client(key).responses.create(model=model, input=REMEMBER)
+    return {"text": client(key).responses.create(model=model, input=WHICH, previous_response_id=first.id).output_text}
 
 
 def embeddings(model, key):

@@ -13,6 +13,8 @@ export const WEATHER = {
   additionalProperties: false,
 };
 export const CITY = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+export const REMEMBER = "Remember violet.";
+export const WHICH = "Which colour was it?";
 export const RESULT = "rain, 4 degrees";
 
 export async function tell(functions) {

@@ -19,6 +19,7 @@ WEATHER = {
     "additionalProperties": False,
 }
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+REMEMBER, WHICH = "Remember violet.", "Which colour was it?"
 RESULT = "rain, 4 degrees"
 MOST_S = 60
 """For one run of a command."""
