@@ -81,6 +81,10 @@ class Hedge(Struct, frozen=True):
     """At most this share of the route's streams may be asked twice."""
 
 
+ALL = "*"
+"""In place of a path under `/v1`: every one that nobody else is named for."""
+
+
 class Route(Struct, frozen=True):
     """A public model name and the deployments that can answer for it."""
 

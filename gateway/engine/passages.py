@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 
 from gateway.core.errors import NotFound
-from gateway.core.route import Route
-
-ALL = "*"
-"""In place of a path: every path under `/v1` that nobody else is named for."""
+from gateway.core.route import ALL, Route
 
 
 class Passages:

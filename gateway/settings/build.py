@@ -31,6 +31,7 @@ from gateway.middleware.base import Options
 from gateway.middleware.cache import CacheOptions
 from gateway.middleware.cost import CostOptions
 from gateway.middleware.limits import LimitsOptions
+from gateway.middleware.owners import Owners
 from gateway.middleware.retry import Retry, RetryOptions
 from gateway.middleware.turns import Turns
 from gateway.providers.base import (
@@ -153,11 +154,12 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     upstream = Upstream(places | _services(loaded, process))
     keepers = {name for name, it in providers.items() if isinstance(it, KeepsResponses) and it.keeps_responses}
     turns = Turns(objects, settings.responses.keep, keepers)
+    owners = Owners(objects, _forwarders(providers))
     return Gateway(
         config_id=config_id,
         server=settings.server,
         engine=Engine(
-            {operation: _handler(operation, rooms, upstream, turns, resources) for operation in OPERATIONS},
+            {operation: _handler(operation, rooms, upstream, turns, owners, resources) for operation in OPERATIONS},
             partial(_record, recorder, config_id) if recorder is not None else None,
         ),
         routes=table,
@@ -191,6 +193,7 @@ def _handler(
     rooms: "Sequence[tuple[str, Options, Middleware]]",
     upstream: Upstream,
     turns: Turns,
+    owners: Owners,
     resources: Resources,
 ) -> Handler:
     """Return the chain of those who have a say in `operation`."""
@@ -201,6 +204,8 @@ def _handler(
     if operation == "chat":
         spending = (i for i, (options, _) in enumerate(having) if isinstance(options, SPENDING))
         mine.insert(next(spending, len(mine)), turns)
+    if operation == "forward":
+        mine.append(owners)
     if not any(isinstance(room, Retry) for room in mine):
         mine.append(ONE_TRY.build(resources))
     return chain(mine, upstream)
@@ -308,6 +313,15 @@ def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvid
     return places
 
 
+def _forwarders(providers: Mapping[str, Provider | LocalProvider]) -> dict[str, Deployment]:
+    """Return the providers that pass on what names no model, each as a place to ask."""
+    return {name: Deployment(f"v1/{name}", name, "") for name, it in providers.items() if _passes_on(it)}
+
+
+def _passes_on(provider: Provider | LocalProvider) -> bool:
+    return not isinstance(provider, LocalProvider) and "forward" in beside_chat(provider)
+
+
 def _passages(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider], off: Mapping[str, str]) -> Passages:
     """Return where requests lead that name no model.
 
@@ -318,8 +332,7 @@ def _passages(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider],
     for path, name in settings.forward.items():
         if name in off:
             continue
-        provider = providers[name]
-        if isinstance(provider, LocalProvider) or "forward" not in beside_chat(provider):
+        if not _passes_on(providers[name]):
             problem = f'"{name}" passes nothing on but what its models are asked'
             raise loaded.complaint(("forward", path), problem, "name one that speaks OpenAI's dialect")
         v1[path] = _passage(f"v1/{path}", name, TimeoutSettings())

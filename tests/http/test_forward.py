@@ -302,6 +302,7 @@ async def test_services_stand_behind_the_same_chain(upstream, capfdbinary):
             headers = {"authorization": f"Bearer {key}"} if key else {}
             return (await gateway.http.get(path, headers=headers)).status_code
 
+        upstream.will(Fails(200, {"object": "list", "data": []}))
         assert await get("/proxy/edge/x") == 401
         assert await get("/proxy/edge/x", OTHER) == 403
         assert await get("/v1/files", KEY) == 403
