@@ -7,16 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from gateway.core.call import ASKING, Call, Operation
 from gateway.core.middleware import Handler, Middleware, chain
-from gateway.core.price import Price
 from gateway.core.principal import Principal
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.core.resources import Clock, Objects, Resources, WithoutRedis
-from gateway.core.route import Deployment, Hedge, Prefill, Route, Timeouts
+from gateway.core.route import Prefill
 from gateway.engine.discovery import Source
 from gateway.engine.engine import Engine
 from gateway.engine.fits import KnownFits
@@ -47,18 +45,15 @@ from gateway.providers.base import (
 from gateway.providers.beside import AsItCame, Service
 from gateway.services.models import Models
 from gateway.settings.build_models import check_discovery, models_of, sources_of
+from gateway.settings.build_routes import forwarders, passages_of, routes_of
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
 from gateway.settings.schema import (
-    DeploymentSettings,
     HealthSettings,
     KeySettings,
-    RouteSettings,
     Server,
     Settings,
-    ThenSettings,
-    TimeoutSettings,
 )
 from gateway.store.recorder import Recorder
 
@@ -132,7 +127,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     prices = _price_book(settings, providers, process)
     config_id = hashlib.sha256(text.encode()).hexdigest()[:12]
     recorder, objects = _recorder(loaded, process), _objects(loaded, process)
-    table = RouteTable(*_routes(settings, off, prices))
+    table = RouteTable(*routes_of(settings, off, prices))
     store = _store(loaded, process)
     resources = Resources(
         clock=process.clock,
@@ -154,7 +149,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     upstream = Upstream(places | _services(loaded, process))
     keepers = {name for name, it in providers.items() if isinstance(it, KeepsResponses) and it.keeps_responses}
     turns = Turns(objects, settings.responses.keep, keepers)
-    owners = Owners(objects, _forwarders(providers))
+    owners = Owners(objects, forwarders(providers))
     return Gateway(
         config_id=config_id,
         server=settings.server,
@@ -174,7 +169,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         kept_in="nothing" if not settings.responses.keep else "database" if settings.database else "memory",
         recorder=recorder,
         rooms=rooms,
-        passages=_passages(loaded, providers, off),
+        passages=passages_of(loaded, providers, off),
         models=models_of(settings, providers, off, table=table, prices=prices, process=process),
         sources=sources_of(settings, providers, process),
         providers_on=list(providers),
@@ -313,41 +308,6 @@ def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvid
     return places
 
 
-def _forwarders(providers: Mapping[str, Provider | LocalProvider]) -> dict[str, Deployment]:
-    """Return the providers that pass on what names no model, each as a place to ask."""
-    return {name: Deployment(f"v1/{name}", name, "") for name, it in providers.items() if _passes_on(it)}
-
-
-def _passes_on(provider: Provider | LocalProvider) -> bool:
-    return not isinstance(provider, LocalProvider) and "forward" in beside_chat(provider)
-
-
-def _passages(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider], off: Mapping[str, str]) -> Passages:
-    """Return where requests lead that name no model.
-
-    Raises:
-        ConfigError: a provider is named that passes nothing on.
-    """
-    settings, v1 = loaded.settings, dict[str, Route]()
-    for path, name in settings.forward.items():
-        if name in off:
-            continue
-        if not _passes_on(providers[name]):
-            problem = f'"{name}" passes nothing on but what its models are asked'
-            raise loaded.complaint(("forward", path), problem, "name one that speaks OpenAI's dialect")
-        v1[path] = _passage(f"v1/{path}", name, TimeoutSettings())
-    return Passages(
-        v1,
-        {name: _passage(f"proxy/{name}", f"proxy/{name}", it.timeouts) for name, it in settings.proxy.items()},
-    )
-
-
-def _passage(name: str, provider: str, said: TimeoutSettings) -> Route:
-    """Return the route of requests that name no model: one place, under a name that keys and limits may use."""
-    timeouts = _timeouts(said, TimeoutSettings())
-    return Route(name, (Deployment(name, provider, "", timeouts=timeouts),), timeouts=timeouts)
-
-
 def _price_book(settings: Settings, providers: Mapping[str, Provider | LocalProvider], process: Process) -> PriceBook:
     options: dict[str, ProviderOptions] = settings.providers
     return PriceBook(
@@ -369,80 +329,6 @@ def _moment_s(said: str) -> float:
     """Return an ISO date or time as seconds since 1970; UTC unless it says otherwise."""
     moment = datetime.fromisoformat(said)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _routes(settings: Settings, off: Mapping[str, str], prices: PriceBook) -> tuple[list[Route], dict[str, str]]:
-    """Return the routes that can be asked, without the deployments that cannot; and why the others cannot."""
-    routes: list[Route] = []
-    without: dict[str, str] = {}
-    for name, route in settings.models.items():
-        deployments = [_deployment(route, deployment) for deployment in route.deployments]
-        usable = tuple(deployment for deployment in deployments if deployment.provider not in off)
-        if route.order == "cheapest":
-            usable = tuple(_compared(deployment, prices.at_once(deployment)) for deployment in usable)
-        if usable:
-            why_not = {d.name: _off(d, off) for d in deployments if d.provider in off}
-            routes.append(_route(name, route, usable, why_not))
-        else:
-            without[name] = _off(deployments[0], off)
-    return routes, without
-
-
-def _route(name: str, route: RouteSettings, usable: tuple[Deployment, ...], why_not: Mapping[str, str]) -> Route:
-    hedge = route.hedge
-    return Route(
-        name,
-        usable,
-        route.order,
-        fallbacks=tuple(route.fallbacks),
-        context_fallbacks=tuple(route.context_fallbacks),
-        midstream=route.midstream,
-        client_leaves=route.client_leaves,
-        unsupported=route.unsupported,
-        hedge=None if hedge is None else Hedge(hedge.percentile / 100, hedge.share),
-        timeouts=_timeouts(route.timeouts, TimeoutSettings()),
-        off=why_not,
-    )
-
-
-def _off(deployment: Deployment, off: Mapping[str, str]) -> str:
-    return f"provider {deployment.provider} is off: {off[deployment.provider]}"
-
-
-def _compared(deployment: Deployment, price: Price | None) -> Deployment:
-    if price is None or price.prompt < 0:
-        return deployment
-    return replace(deployment, dearness=price.prompt + max(price.completion, 0))
-
-
-def _deployment(route: RouteSettings, deployment: DeploymentSettings) -> Deployment:
-    provider, _, model = deployment.target.partition("/")
-    return Deployment(
-        name=deployment.target,
-        provider=provider,
-        model=model,
-        label=deployment.target,
-        weight=deployment.weight,
-        prefill=deployment.prefill,
-        timeouts=_timeouts(deployment.timeouts, route.timeouts),
-        price=None if deployment.price is None else deployment.price.price(),
-        rejects=frozenset(deployment.rejects),
-    )
-
-
-def _timeouts(own: TimeoutSettings, else_from: TimeoutSettings) -> Timeouts:
-    """Join a deployment's, its route's and the default clocks."""
-    said = {
-        f"{clock}_s": float(value)
-        for clock in ("connect", "headers", "first_token", "idle", "total")
-        if (value := getattr(own, clock) or getattr(else_from, clock)) is not None
-    }
-    then = {
-        clock: value
-        for clock in ThenSettings.__struct_fields__
-        if (value := getattr(own.then, clock) or getattr(else_from.then, clock)) is not None
-    }
-    return Timeouts(**said, tokens_per_s=own.tokens_per_second or else_from.tokens_per_second or 0.0, then=then)
 
 
 def _known_as(settings: Settings, provider: str) -> str:
