@@ -45,6 +45,8 @@ def usage_of(said: object, vendor: Vendor, *, tier: object = None, model: str = 
 
 
 def _extras(used: dict[str, Any], sent: dict[str, Any], answered: dict[str, Any], *, searches: int) -> Extras:
+    if not (sent or answered or searches or "num_search_queries" in used or "prompt_audio_seconds" in used):
+        return NOTHING_ELSE
     found = {
         "audio_prompt_tokens": _count(sent, "audio_tokens"),
         "image_prompt_tokens": _count(sent, "image_tokens"),
@@ -66,6 +68,8 @@ def mend_usage(used: dict[str, Any], vendor: Vendor) -> bool:
 
 def _mend_cached(used: dict[str, Any]) -> bool:
     """Say what was cached in OpenAI's words too: DeepSeek, Together and others have words of their own."""
+    if not any(name in used for name in CACHED):
+        return False
     details = _part(used, "prompt_tokens_details")
     cached = max(_count(used, name) for name in CACHED)
     if not cached or _count(details, "cached_tokens"):

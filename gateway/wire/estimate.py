@@ -88,11 +88,11 @@ def _without_attachments(messages: bytes) -> tuple[bytes, int, int]:
 
 def _sampled(messages: bytes, at: int) -> tuple[int, int]:
     """Return about how much of what is behind `at` is text, and at least how many attachments there are in it."""
+    if at >= len(messages):
+        return 0, 0
     step = max(SAMPLE, (len(messages) - at) // SAMPLES)
     samples = [messages[begin : begin + SAMPLE] for begin in range(at, len(messages), step)]
     texts = [bool(sample.translate(None, _BASE64)) for sample in samples]
-    if not texts:
-        return 0, 0
     attachments = sum(now is False and before for before, now in zip([True, *texts], texts, strict=False))
     return round((len(messages) - at) * sum(texts) / len(texts)), attachments
 
