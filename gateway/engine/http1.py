@@ -60,12 +60,13 @@ class NativeTransport:
         exchange = Exchange(loop, deadline, request.method != "HEAD")
         try:
             connection = origin.idle_one(loop.time()) or await origin.turn(exchange)
-            if connection is not None and await connection.ask(exchange, head, body):
-                return exchange
-            exchange.stale = False
-            if request.upload is not None and request.upload.spent:
-                origin.free()
-                raise Unreachable("the upstream closed the connection, and this body cannot be sent twice")
+            if connection is not None:
+                if await connection.ask(exchange, head, body):
+                    return exchange
+                exchange.stale = False
+                if request.upload is not None and request.upload.spent:
+                    origin.free()
+                    raise Unreachable("the upstream closed the connection, and this body cannot be sent twice")
             connection = await origin.connect(connect_s, deadline)
             await connection.ask(exchange, head, body)
         except BaseException:

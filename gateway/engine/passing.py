@@ -1,6 +1,6 @@
 """Answers that go on as they came: files, sounds, pictures, and whatever a forwarded request is answered with."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from msgspec import Struct
@@ -10,6 +10,7 @@ from gateway.core.errors import BadRequest, Broke, UpstreamFailed
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.patience import Patience
 from gateway.engine.transport import Response
+from gateway.providers.masking import without_credentials
 
 NEVER_BACK = frozenset(
     {
@@ -23,6 +24,12 @@ NEVER_BACK = frozenset(
 said by ourselves."""
 
 
+BODILESS = (204, 304)
+"""Statuses without a body, whatever length the head says that one would have."""
+MOST_MASKED_BYTES = 64 * 1024
+"""Of an error. A longer one is no error message."""
+
+
 class Lent(Struct):
     """An upstream's answer, lent to an attempt until it is over."""
 
@@ -31,14 +38,17 @@ class Lent(Struct):
     """It said that it is done; what is left of its body says nothing."""
 
 
-async def passed_on(lent: Lent, patience: Patience) -> Reply:
-    """Return an answer as it comes, whatever it is: status, head and bytes.
+async def passed_on(lent: Lent, patience: Patience, sent: Mapping[str, str]) -> Reply:
+    """Return an answer as it comes, whatever it is: status, head and bytes. An error may repeat a credential of what
+    was `sent`, as headers: that is masked.
 
     Raises:
         UpstreamFailed: it broke off before its first byte.
     """
     response = lent.response
     pieces = _pieces(lent, patience)
+    if response.status >= 400:
+        pieces = _masked(pieces, sent)
     first = await anext(pieces, None)
     if first is None:
         return Reply(Chunk(b""), None, response.status, _head(response))
@@ -58,6 +68,20 @@ def lacking(attempt: Attempt) -> BadRequest:
         param="model",
         code="operation_not_supported",
     )
+
+
+async def _masked(pieces: AsyncGenerator[Chunk, None], sent: Mapping[str, str]) -> AsyncGenerator[Chunk, None]:
+    """Yield an error, its first `MOST_MASKED_BYTES` as one piece in which no credential is left."""
+    async with aclosing(pieces):
+        said = b""
+        async for chunk in pieces:
+            said += chunk.data
+            if len(said) > MOST_MASKED_BYTES:
+                break
+        if said:
+            yield Chunk(without_credentials(said, sent))
+        async for chunk in pieces:
+            yield chunk
 
 
 async def _pieces(lent: Lent, patience: Patience) -> AsyncGenerator[Chunk, None]:
@@ -89,5 +113,5 @@ def _head(response: Response) -> tuple[tuple[bytes, bytes], ...]:
         if name not in NEVER_BACK
         and name not in named
         and not name.startswith(("x-gateway-", "x-ratelimit-"))
-        and not (unpacked and name == "content-length")
+        and not (name == "content-length" and (unpacked or response.status in BODILESS or response.status >= 400))
     )

@@ -96,6 +96,8 @@ class Sent:
     def __init__(self, upload: Upload, patience: Patience) -> None:
         self._upload = upload
         self._patience = patience
+        self.is_under_way = False
+        """It has begun, and not ended: what goes wrong may be the client's doing."""
 
     @property
     def length(self) -> int | None:
@@ -109,7 +111,9 @@ class Sent:
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield it from its beginning."""
+        self.is_under_way = True
         async with aclosing(self._upload.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
+        self.is_under_way = False
         self._patience.has_asked()

@@ -88,28 +88,34 @@ class Upstream:
         provider, tried = _provider(attempt, place), attempt.tried
         patience = Patience(attempt)
         request = _request(attempt, provider, place.traceparent)
-        if request.upload is not None:
-            request = replace(request, upload=Sent(request.upload, patience))
+        sent = None if request.upload is None else Sent(request.upload, patience)
+        if sent is not None:
+            request = replace(request, upload=sent)
         if place.access is not None:
             await place.access.authorize(request, patience.deadline)
-        response = await place.transport.send(
-            request,
-            connect_s=attempt.deployment.timeouts.connect_s,
-            deadline=patience.deadline,
-        )
+        try:
+            response = await place.transport.send(
+                request,
+                connect_s=attempt.deployment.timeouts.connect_s,
+                deadline=patience.deadline,
+            )
+        except UpstreamFailed as error:
+            if sent is not None and sent.is_under_way:
+                error.unhealthy = False  # an upstream that hangs up on a slow client is none
+            raise
         lent = Lent(response)
         attempt.at_end(lambda _: self._let_go(lent, patience.deadline))
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
         patience.has_head()
         if attempt.operation == "forward":
-            return await passed_on(lent, patience)
+            return await passed_on(lent, patience, request.headers)
         if response.status >= 300:
             if place.access is not None and response.status == 401:
                 place.access.forget(request)
             raise await _refusal(provider, request, response, patience.deadline)
         if attempt.operation != "chat" and not attempt.stream and is_no_text(response.headers.get("content-type", "")):
-            reply = await passed_on(lent, patience)
+            reply = await passed_on(lent, patience, request.headers)
             tried.usage = usage_unsaid(attempt)
             return replace(reply, first=replace(reply.first, usage=tried.usage))
         if attempt.stream and _is_stream(response.headers.get("content-type", "")):

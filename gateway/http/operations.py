@@ -28,6 +28,8 @@ from gateway.settings.build import Gateway
 
 COUNTS = ("n", "max_tokens")
 """Fields that bound or multiply what is asked for."""
+WITH_FILES: frozenset[Operation] = frozenset({"images", "audio"})
+"""Those whose requests may be forms."""
 WHEN_UNSAID: dict[Operation, str] = {"moderations": "omni-moderation-latest"}
 """The models of requests that need not name one: OpenAI's own defaults."""
 
@@ -67,6 +69,8 @@ class OperationReader:
             require_method(scope, "POST")
             require_same_origin(gateway, headers)
             if headers.get("content-type").lower().startswith("multipart/"):
+                if self._operation not in WITH_FILES:
+                    raise BadRequest(f"/v1{self._path} takes JSON, not a form", code="invalid_content_type")
                 return await self._form(gateway, headers, receive, id)
             require_key_for_much(gateway, headers)
             body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
@@ -107,7 +111,7 @@ class ForwardReader:
         try:
             require_same_origin(gateway, headers)
             require_key(gateway, headers)
-            path = path_of(scope).removeprefix(f"/{self._kind}")
+            path = path_of(scope, f"/{self._kind}")
             passages = gateway.passages
             route, path = passages.under_v1(path) if self._kind == "v1" else passages.to_service(path)
             return self._call(gateway, scope, receive, id, route, path)
@@ -130,8 +134,8 @@ class ForwardReader:
         return call.but(passage=Passage(method, path, query, goes_on, upload))
 
 
-def path_of(scope: HTTPScope) -> str:
-    """Return a request's path, percent-encoded as it came.
+def path_of(scope: HTTPScope, mount: str) -> str:
+    """Return a request's path below `mount`, percent-encoded as it came.
 
     Raises:
         BadRequest: it could leave the folder that it is to stay in.
@@ -139,10 +143,11 @@ def path_of(scope: HTTPScope) -> str:
     path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
     plain = re.sub("%2e", ".", path, flags=re.IGNORECASE)
     parts = re.split(r"/|\\|%2f|%5c", plain, flags=re.IGNORECASE)
-    if not re.fullmatch(r"[!-~]*", path) or "." in parts or ".." in parts:
+    below = path.removeprefix(mount)
+    if not re.fullmatch(r"(/[!-~]*)?", below) or below == path or "." in parts or ".." in parts:
         problem = "the path has parts that lead elsewhere, or characters that have to be percent-encoded"
         raise BadRequest(problem, code="invalid_url")
-    return path
+    return below
 
 
 def length_of(headers: Headers) -> int | None:

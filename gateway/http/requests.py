@@ -125,7 +125,8 @@ def require_same_origin(gateway: Gateway, headers: Headers) -> None:
         Forbidden: the request comes from such a page.
     """
     origin = headers.get("origin")
-    if origin and not gateway.has_auth and origin.partition("://")[2] != headers.get("host"):
+    elsewhere = bool(origin) and origin.partition("://")[2] != headers.get("host")
+    if not gateway.has_auth and (elsewhere or headers.get("sec-fetch-site") == "cross-site"):
         raise Forbidden("without keys, pages of other sites may not ask; turn on `auth`")
 
 

@@ -30,6 +30,8 @@ MOST_READ_BYTES = 16 * 1024 * 1024
 MOST_PAGES = 20
 """Pages of a list that are looked through for one with something of the caller's."""
 FILES = "files"
+TWO_PARTS = frozenset({"fine_tuning", "messages", "chatkit", "realtime", "live", "audio", "safety"})
+"""First parts of paths that name no kind of thing by themselves: `fine_tuning/jobs` does."""
 
 
 class Made(Struct):
@@ -95,7 +97,7 @@ class Owners:
         stored = await self._find(call, family, id)
         if stored is None:
             hint = self._objects.hint
-            raise NotFound(f"there is no {id[:100]} among your {family}{f'; {hint}' if hint else ''}")
+            raise NotFound(f"there is no {id[:100]} among your {family}{hint}")
         reply = await next(self._to(call, stored.provider))
         if call.passage.method == "DELETE" and not rest and reply.status < 300:
             await self._objects.delete(family, call.principal.id, id)
@@ -119,7 +121,7 @@ class Owners:
         """Return the first page that has something of the caller's, and of that nothing else."""
         for _ in range(MOST_PAGES):
             reply = await next(call)
-            if reply.status >= 300 or not _is_json(reply):
+            if reply.status >= 300:
                 return reply
             body = await _read(reply)
             try:
@@ -163,7 +165,10 @@ class Owners:
 def _parts(route: Route, path: str) -> tuple[str, str, str]:
     """Return what kind of thing a path is about, its id, and what stands behind that."""
     named, path = route.name.removeprefix("v1/"), path.strip("/")
-    family = path.partition("/")[0] if named == ALL else named
+    family = named
+    if named == ALL:
+        parts = path.split("/")
+        family = "/".join(parts[:2] if parts[0] in TWO_PARTS else parts[:1])
     id, _, rest = path.removeprefix(family).strip("/").partition("/")
     return family, id, rest
 

@@ -107,7 +107,7 @@ class Retry:
         while not isinstance(begun, Begun):
             place = await tries.next_place(begun)
             why: Why = "first" if begun is None else "retry"
-            if route.hedge is not None and call.stream and begun is None:
+            if route.hedge is not None and call.stream and begun is None and not _is_upload(call):
                 begun = await self._hedged(call, route.hedge, tries, place, ask)
             else:
                 begun = await ask(call, place, why)
@@ -195,6 +195,11 @@ class Waits:
         state = RetryCallState(self._retrying, None, (), {})
         state.attempt_number = failures
         return self._wait(state)
+
+
+def _is_upload(call: Call) -> bool:
+    """Whether there is one body that comes as it is sent on: two cannot read from it at the same time."""
+    return call.passage is not None and call.passage.upload is not None
 
 
 def _asked_by_client(call: Call) -> int:
