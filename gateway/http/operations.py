@@ -7,9 +7,10 @@ import msgspec
 from litestar.types import HTTPScope, Receive
 
 from gateway.core.call import Body, Call, Headers, Operation, Passage
-from gateway.core.errors import BadRequest, GatewayError, NotFound
+from gateway.core.errors import BadRequest, GatewayError, NotFound, TooLarge, Unauthorized
 from gateway.core.route import Route
 from gateway.http.requests import (
+    LARGE_BODY,
     asks_for_usage,
     body_of,
     bytes_of,
@@ -48,6 +49,8 @@ NEVER_ON = frozenset(
     }
 )
 """Headers that never go on to a service: about a connection that is not its own, credentials, or said by ourselves."""
+MOST_DRAINED_BYTES = 64 * 1024 * 1024
+"""Of a body whose sender was refused, until it has heard that."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _text = msgspec.json.Decoder(str)
@@ -76,7 +79,7 @@ class OperationReader:
             body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
             return self._json(gateway, headers, body, id)
         except GatewayError as error:
-            return invalid_call(gateway, headers, id, error)
+            return unread_call(gateway, scope, receive, id, error)
 
     def _json(self, gateway: Gateway, headers: Headers, body: Body, id: str) -> Call:
         fields = body.fields
@@ -116,7 +119,7 @@ class ForwardReader:
             route, path = passages.under_v1(path) if self._kind == "v1" else passages.to_service(path)
             return self._call(gateway, scope, receive, id, route, path)
         except GatewayError as error:
-            return invalid_call(gateway, headers, id, error)
+            return unread_call(gateway, scope, receive, id, error)
 
     def _call(self, gateway: Gateway, scope: HTTPScope, receive: Receive, id: str, route: Route, path: str) -> Call:
         headers, method = Headers(dict(scope["headers"])), scope["method"]
@@ -132,6 +135,18 @@ class ForwardReader:
         goes_on = _v1_headers(headers) if self._kind == "v1" else _service_headers(scope, headers)
         call = new_call(gateway, headers, Body(), id, "forward", route.name, route=route)
         return call.but(passage=Passage(method, path, query, goes_on, upload))
+
+
+def unread_call(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str, fault: GatewayError) -> Call:
+    """Return a call whose answer is what is wrong with it, though its body may still be on the way."""
+    headers = Headers(dict(scope["headers"]))
+    call = invalid_call(gateway, headers, id, fault)
+    length = length_of(headers)
+    is_large = length > LARGE_BODY if length is not None else bool(headers.get("transfer-encoding"))
+    if not is_large or not isinstance(fault, Unauthorized | TooLarge | NotFound):
+        return call
+    incoming = Incoming(receive, None, MOST_DRAINED_BYTES)
+    return call.but(passage=Passage(scope["method"], scope["path"], upload=incoming))
 
 
 def path_of(scope: HTTPScope, mount: str) -> str:

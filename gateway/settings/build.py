@@ -1,6 +1,7 @@
 """Settings become objects: the one place where everything meets."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -261,7 +262,7 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
         try:
             on[name] = options.build(name)
             if isinstance(options, Keyed):
-                _check_address(options)
+                _check_url(options.base_url or "https://localhost", options.headers)
                 check_discovery(options, on[name])
         except ValueError as error:
             raise loaded.complaint(("providers", name), str(error)) from None
@@ -270,15 +271,16 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
     return on, off
 
 
-def _check_address(options: Keyed) -> None:
+def _check_url(base_url: str, headers: Mapping[str, str]) -> None:
     """Refuse what no request could be sent with.
 
     Raises:
-        ValueError: the base_url is none, or a header cannot be one.
+        ValueError: the base_url is none that a path can be added to, or a header cannot be one.
     """
-    headers = {name.lower(): value for name, value in options.headers.items()}
-    url = options.base_url or "https://localhost"
-    head_of(target_of(url), Request(url, b"", headers))
+    if re.search("[?#]", base_url):
+        raise ValueError("a base_url ends with a path, without ? and #: the paths of requests are added to it")
+    lowered = {name.lower(): value for name, value in headers.items()}
+    head_of(target_of(base_url), Request(base_url, b"", lowered))
 
 
 def _place(
@@ -299,7 +301,7 @@ def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvid
     for name, service in loaded.settings.proxy.items():
         headers = {header.lower(): value for header, value in service.headers.items()}
         try:
-            head_of(target_of(service.base_url), Request(service.base_url, b"", headers))
+            _check_url(service.base_url, headers)
         except ValueError as error:
             raise loaded.complaint(("proxy", name), str(error)) from None
         as_it_came = AsItCame(Service(service.base_url.rstrip("/"), headers))

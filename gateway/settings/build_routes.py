@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from gateway.core.price import Price
 from gateway.core.route import Deployment, Hedge, Route, Timeouts
@@ -46,7 +46,10 @@ def passages_of(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider
         v1[path] = _passage(f"v1/{path}", name, TimeoutSettings())
     return Passages(
         v1,
-        {name: _passage(f"proxy/{name}", f"proxy/{name}", it.timeouts) for name, it in settings.proxy.items()},
+        {
+            name: _passage(f"proxy/{name}", f"proxy/{name}", TimeoutSettings(**asdict(it.timeouts)))
+            for name, it in settings.proxy.items()
+        },
     )
 
 

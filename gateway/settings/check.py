@@ -14,7 +14,7 @@ from gateway.settings import plugins
 from gateway.settings.complaints import Path, near
 from gateway.settings.document import Complaints, Node
 from gateway.settings.keys import digest_of
-from gateway.settings.schema import RouteSettings, Settings, TimeoutSettings, is_database, is_redis
+from gateway.settings.schema import RouteSettings, ServiceTimeouts, Settings, TimeoutSettings, is_database, is_redis
 
 OWN_PATHS = frozenset({"/chat/completions", "/messages", "/messages/count_tokens", "/responses", *PATHS})
 """Below `/v1`, beside `/models`."""
@@ -135,6 +135,9 @@ class _Check:
                 if targets.setdefault(deployment.target, i) != i:
                     cure = "keep one of them, with the weight of both"
                     self._wrong((*path, i), f'"{deployment.target}" is here a second time', cure)
+            if deployment.rejects and route.unsupported == "pass" and self._found.whole(*path, i):
+                problem = "has no effect, because the route passes everything on (`unsupported: pass`)"
+                self._wrong((*path, i, "rejects"), problem, "leave one of the two out")
             if self._found.sound(*path, i, "timeouts"):
                 self._timeouts((*path, i, "timeouts"), deployment.timeouts)
                 if deployment.timeouts.total is not None:
@@ -171,9 +174,9 @@ class _Check:
             return f'add "{provider}:" under `providers:`'
         return cure or "there are no providers"
 
-    def _timeouts(self, path: Path, timeouts: TimeoutSettings) -> None:
+    def _timeouts(self, path: Path, timeouts: TimeoutSettings | ServiceTimeouts) -> None:
         for name in ("connect", "headers", "first_token", "idle", "total"):
-            if getattr(timeouts, name) == 0:
+            if getattr(timeouts, name, None) == 0:
                 self._wrong(
                     (*path, name), "with no time at all, every call would fail", "leave it out, or say how long"
                 )

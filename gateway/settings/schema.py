@@ -174,6 +174,19 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a call may wait before it is refused (503)."""
 
 
+class ServiceTimeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long to wait for a service. It is asked once; whatever fires is told."""
+
+    connect: Duration | None = None
+    """Until the connection stands, TLS included. 5s when left out."""
+    headers: Duration | None = None
+    """From the request's end until the answer's head. 5m when left out."""
+    idle: Duration | None = None
+    """Between two pieces of an answer. 60s when left out."""
+    total: Duration | None = None
+    """All of it, the request's sending included. 10m when left out."""
+
+
 class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An HTTP service behind the chain, at `/proxy/{name}/…`: method, path, query and body go on as they come."""
 
@@ -183,7 +196,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Headers that are sent to it with each request, such as its credential. The client's own never are."""
     http: Literal["native", "httpx"] = "native"
     """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
-    timeouts: TimeoutSettings = TimeoutSettings()
+    timeouts: ServiceTimeouts = ServiceTimeouts()
     """How long to wait."""
 
 

@@ -19,7 +19,8 @@ FORWARD = "forward: {files: mock, vector_stores/search: mock}\n"
 
 
 def services(upstream, more=""):
-    return f"proxy:\n  edge: {{base_url: '{upstream.origin}/functions/v1/', headers: {{X-Service: s3cret{more}}}}}\n"
+    headers = f"{{X-Service: s3cret-s3cret{more}}}"
+    return f"proxy:\n  edge: {{base_url: '{upstream.origin}/functions/v1/', headers: {headers}}}\n"
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ async def test_a_service_sees_the_request_as_it_was(gateway, upstream, method):
     asked = upstream.requests[0]
     assert (asked.method, asked.path, asked.query) == (method, "/functions/v1/a%20b/c%2Fd/", "x=1&x=2&y=%26")
     assert asked.body == (content or b"")
-    assert asked.headers["x-service"] == "s3cret"
+    assert asked.headers["x-service"] == "s3cret-s3cret"
 
 
 async def test_headers_go_on_but_for_those_that_must_not(gateway, upstream):
@@ -263,6 +264,35 @@ async def raw_get(gateway, path):
     return answer
 
 
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_status_without_a_body_has_none(gateway, upstream, status):
+    """Whatever length its head says that one would have."""
+    head = f"HTTP/1.1 {status} X\r\ncontent-length: 10\r\netag: e\r\n\r\n"
+    upstream.will(Raw(head.encode(), closes=False))
+    answer = await gateway.http.get("/proxy/edge/x", headers={"if-none-match": "e"})
+    assert (answer.status_code, answer.content, answer.headers["etag"]) == (status, b"", "e")
+
+
+@pytest.mark.parametrize(("path", "key"), [("/v1/files", "upstream-secret"), ("/proxy/edge/x", "s3cret-s3cret")])
+async def test_an_error_repeats_no_credential(gateway, upstream, path, key):
+    """Some upstreams say which key was wrong."""
+    upstream.will(Fails(401, {"error": {"message": f"no such key: {key}"}}))
+    answer = await gateway.http.get(path)
+    assert answer.status_code == 401 and "no such key" in answer.text and key not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1%2Ffiles", "/v1%2Fx", "/proxy%2Fedge/x"])
+async def test_a_path_begins_with_a_slash(gateway, upstream, path):
+    """One that is written otherwise is none."""
+    assert b" 40" in (await raw_get(gateway, path))[:20] and not upstream.asked
+
+
+async def test_pages_of_other_sites_may_not_ask(gateway, upstream):
+    """Where no key is asked for, a browser would spend ours on a picture's address."""
+    answer = await gateway.http.get("/v1/files", headers={"sec-fetch-site": "cross-site"})
+    assert answer.status_code == 403 and not upstream.asked
+
+
 async def test_an_unknown_service_is_told(gateway):
     """With those that there are."""
     answer = await gateway.http.get("/proxy/egde/x")
@@ -327,6 +357,7 @@ async def test_services_stand_behind_the_same_chain(upstream, capfdbinary):
         ("forward: {responses/resp_1: mock}\n", "answered by the gateway itself"),
         ("proxy: {a/b: {base_url: 'http://x'}}\n", "cannot be a part of a path"),
         ("proxy: {edge: {base_url: 'http://x', timeouts: {idle: 0s}}}\n", "no time at all"),
+        ("proxy: {edge: {base_url: 'http://x', timeouts: {first_token: 1s}}}\n", 'unknown option "first_token"'),
         ("proxy: {edge: {url: 'http://x'}}\n", 'unknown option "url"'),
     ],
 )
@@ -342,6 +373,8 @@ def test_mistakes_are_told(more, said):
         ("forward: {files: echo}\n", "passes nothing on"),
         ("proxy: {edge: {base_url: 'ftp://x'}}\n", "begins with http"),
         ("proxy: {edge: {base_url: 'http://x', headers: {Host: y}}}\n", "host"),
+        ("proxy: {edge: {base_url: 'http://x?y=1'}}\n", "without"),
+        ("proxy: {edge: {base_url: 'http://x/a#b'}}\n", "without"),
     ],
 )
 async def test_what_cannot_work_is_told_at_the_start(more, said):

@@ -139,6 +139,14 @@ async def test_a_moderation_need_not_name_a_model():
             assert answer.results[0].flagged and upstream.requests[0].json["model"] == "omni"
 
 
+@pytest.mark.parametrize("path", ["embeddings", "moderations", "completions", "rerank"])
+async def test_what_has_no_file_takes_no_form(served, path):
+    """It would be counted as nothing, and be answered from the cache as if all forms were one."""
+    gateway, upstream = served
+    answer = await gateway.http.post(f"/v1/{path}", data={"model": "mock", "input": "Hi"}, files={"a": b"b"})
+    assert answer.status_code == 400 and "takes JSON" in answer.json()["error"]["message"] and not upstream.asked
+
+
 # ── Completions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

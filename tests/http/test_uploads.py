@@ -10,7 +10,7 @@ import pytest
 
 from gateway.http.uploads import KEPT_BYTES
 from tests.lean import Lean
-from tests.script import Busy, Fails, ScriptedUpstream
+from tests.script import Busy, Events, Fails, ScriptedUpstream
 from tests.serving import mock_config, serving
 
 KEY = "test-key-0123456789abcdef"
@@ -348,6 +348,85 @@ async def serving_slowly():
     more = f"proxy: {{own: {{base_url: '{url}', timeouts: {{headers: 400ms}}}}}}\n"
     async with serving(mock_config("http://127.0.0.1:9/v1", more=more)) as gateway:
         yield gateway, taker
+    server.close()
+
+
+async def test_who_is_refused_hears_why(upstream):
+    """Who still sends is listened to for a moment: at a reset, many clients forget the answer."""
+    keys = f"keys: [{{name: a, key: {KEY}}}]\n"
+    chain = "chain: [{use: auth}, {use: retry}]"
+    more = FORWARD + keys + "server: {max_upload: 2MB}\n"
+    async with serving(mock_config(upstream.url, chain, more)) as gateway:
+        body = form(("model", "mock"), ("file", b"x" * 3_000_000))
+        for key, path, status in (
+            ("wrong-key-0123456789", "/v1/audio/transcriptions", 401),
+            ("wrong-key-0123456789", "/v1/files", 401),
+            (KEY, "/v1/audio/transcriptions", 413),
+            (KEY, "/v1/nothing", 404),
+        ):
+            answer = await send(gateway, body, path, authorization=f"Bearer {key}")
+            assert answer.status_code == status and answer.headers["connection"] == "close"
+        assert not upstream.asked
+
+
+async def test_a_form_reaches_one_upstream_at_a_time():
+    """Of two that read from one body, neither would have all of it: a late stream of a form is not hedged."""
+    async with ScriptedUpstream() as first, ScriptedUpstream() as second:
+        config = mock_config(first.url).replace(
+            "{deployments: [{target: mock/mock-1, price: {prompt: 1, completion: 2}}]}",
+            "{deployments: [mock/mock-1, other/mock-2], hedge: {percentile: 50, share: 1}}",
+        )
+        other = f"  other: {{kind: openai, base_url: {second.url}, api_key: s}}\n  echo: {{}}\n"
+        async with serving(config.replace("  echo: {}\n", other)) as gateway:
+            done = {"type": "transcript.text.done", "text": "Hello"}
+            told = Events(f"data: {json.dumps(done)}\n\n".encode())
+            first.will(*[told] * 40)
+            body = form(("model", "mock"), ("stream", "true"), ("file", b"x" * 100_000))
+            for _ in range(25):
+                assert (await send(gateway, form(("model", "mock"), ("stream", "true")))).status_code == 200
+            reader, writer = await begin(gateway, "/v1/audio/transcriptions", len(body), FORM)
+            for at in range(0, len(body), 20_000):
+                writer.write(body[at : at + 20_000])
+                await asyncio.sleep(0.1)
+            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            writer.close()
+            assert second.asked == 0 and len(first.requests[-1].body) > 100_000
+
+
+async def test_a_form_whose_model_comes_late_is_sent_once(upstream):
+    """`curl -F file=@… -F model=…` writes it behind the file; up to 256 KB that is looked for."""
+    async with serving(mock_config(upstream.url)) as gateway:
+        for size in range(KEPT_BYTES - 90_000, KEPT_BYTES + 60_000, 30_000):
+            upstream.will(Fails(200, TEXT))
+            answer = await send(gateway, form(("file", b"x" * size), ("model", "mock")))
+            assert answer.status_code in (200, 400), answer.text
+            if answer.status_code == 400:
+                upstream.script.clear()
+                assert "before the file" in answer.json()["error"]["message"]
+        assert (await gateway.ask()).status_code == 200
+
+
+async def test_a_slow_client_makes_no_upstream_ill():
+    """One that hangs up on it is well, and everybody else's calls go on reaching it."""
+
+    async def impatient(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.05)
+        writer.close()
+
+    server = await asyncio.start_server(impatient, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with serving(mock_config(url)) as gateway:
+        body = form(("model", "mock"), ("file", b"x" * 600_000))
+        for _ in range(8):
+            reader, writer = await begin(gateway, "/v1/audio/transcriptions", len(body), FORM)
+            writer.write(body[:300_000])
+            await asyncio.sleep(0.2)
+            with contextlib.suppress(ConnectionError):
+                writer.write(body[300_000:])
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            writer.transport.abort()
+        assert "resting" not in (await gateway.http.get("/health")).text
     server.close()
 
 
