@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from msgspec import Struct
 
-from gateway.core.call import Attempt
+from gateway.core.call import Attempt, Operation
 from gateway.core.errors import BadRequest, Broke, UpstreamFailed
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.patience import Patience
@@ -28,6 +28,14 @@ BODILESS = (204, 304)
 """Statuses without a body, whatever length the head says that one would have."""
 MOST_MASKED_BYTES = 64 * 1024
 """Of an error. A longer one is no error message."""
+
+
+A_DIALECT = "a provider that speaks OpenAI's dialect"
+WHO_HAS: dict[Operation, str] = {
+    "rerank": "Cohere, or of a server of yours that has it (docs/embeddings.md)",
+    "embeddings": "OpenAI, Gemini, Cohere, Bedrock or Ollama (docs/embeddings.md)",
+}
+"""Whom to ask, where it is not just anybody of OpenAI's dialect."""
 
 
 class Lent(Struct):
@@ -64,7 +72,7 @@ def lacking(attempt: Attempt) -> BadRequest:
     """Return what to say where a deployment's provider does not do what is asked."""
     name = attempt.deployment.name
     return BadRequest(
-        f"{name} has no {attempt.operation} here; ask a model of a provider that speaks OpenAI's dialect",
+        f"{name} has no {attempt.operation} here; ask a model of {WHO_HAS.get(attempt.operation, A_DIALECT)}",
         param="model",
         code="operation_not_supported",
     )

@@ -149,31 +149,48 @@ def _kept(summary: str, answer: str, **query: dict[str, Any]) -> dict[str, Any]:
 _CHAT = {"$ref": "#/components/schemas/ChatRequest"}
 _ANY = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
 
+
+def _form(file: str, *texts: str) -> dict[str, Any]:
+    """Describe a form with a file."""
+    text, binary = {"type": "string"}, {"type": "string", "format": "binary"}
+    names = ("model", *texts)
+    return {
+        "type": "object",
+        "required": [*names, file],
+        "properties": {**dict.fromkeys(names, text), file: binary},
+    }
+
+
 _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "/completions": ("Complete a text (the API before chat)", {"prompt": "Once upon a time"}),
-    "/embeddings": ("Embed texts", {"input": "Hello"}),
+    "/embeddings": ("Embed texts", {"model": "echo", "input": "Hello"}),
     "/moderations": ("Tell what is wrong with a text", {"input": "Hello"}),
-    "/rerank": ("Sort documents by how well they answer", {"query": "capital", "documents": ["Oslo", "Fish"]}),
+    "/rerank": (
+        "Sort documents by how well they answer",
+        {"model": "cohere/rerank-v3.5", "query": "capital", "documents": ["Oslo", "Fish"]},
+    ),
     "/images/generations": ("Make an image", {"prompt": "a cat"}),
-    "/images/edits": ("Change an image", {}),
-    "/images/variations": ("Vary an image", {}),
+    "/images/edits": ("Change an image", _form("image", "prompt")),
+    "/images/variations": ("Vary an image", _form("image")),
     "/audio/speech": ("Speak a text", {"input": "Hello", "voice": "alloy"}),
-    "/audio/transcriptions": ("Write down what is said", {}),
-    "/audio/translations": ("Write down in English what is said", {}),
+    "/audio/transcriptions": ("Write down what is said", _form("file")),
+    "/audio/translations": ("Write down in English what is said", _form("file")),
 }
-"""What the paths of `gateway.core.call.PATHS` do, and the fields of a request; those without any take a form."""
+"""What the paths of `gateway.core.call.PATHS` do, and the fields of a request, or the schema of a form."""
 
 
-def _operation(summary: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _operation(summary: str, said: dict[str, Any]) -> dict[str, Any]:
     """Describe a route whose request names a model and goes on as it came."""
-    kind = "application/json" if fields else "multipart/form-data"
-    example = {"example": {"model": "openai/…", **fields}} if fields else {}
+    if said.get("type") == "object":
+        content = {"multipart/form-data": {"schema": said}}
+    else:
+        content = {"application/json": {"schema": _ANY, "example": {"model": "openai/…", **said}}}
     return {
         "post": {
             "tags": ["Calls"],
             "summary": summary,
             "description": "As OpenAI's. To providers of its dialect all fields but `model` go on as they came.",
-            "requestBody": {"required": True, "content": {kind: {"schema": _ANY, **example}}},
+            "requestBody": {"required": True, "content": content},
             "responses": {"200": {"description": "What the upstream answered, as it came."}, **_ERRORS},
         }
     }
