@@ -69,6 +69,7 @@ class Access:
         """Know that the token of `request` was refused: the next request gets another one."""
         if request.headers.get("authorization") == self._bearer:
             self._renew_s = self._end_s = float("-inf")
+            self._failure = Failure("the upstream refused the last access token, and no other has been fetched yet")
 
     async def _renew(self, deadline: Deadline) -> None:
         now_s = self._clock.now()

@@ -202,6 +202,19 @@ async def test_a_token_that_was_refused_is_not_sent_again(issuer: Issuer):
     assert await issuer.sends() == "Bearer two"
 
 
+async def test_a_token_that_is_refused_as_soon_as_it_is_here_is_told_so(issuer: Issuer):
+    """Until the next fetch may begin: it is the token that is not accepted, not that nobody asked for one."""
+    issuer.upstream.will(gives("one"), gives("two"))
+    issuer.access.forget(Request("https://example.org", b"", {"authorization": await issuer.sends()}))
+    issuer.clock.passed_s = 0.5
+    with pytest.raises(Unreachable, match="the upstream refused the last access token") as raised:
+        await issuer.sends()
+    assert raised.value.retry_after_s == PAUSE_S - 0.5
+    assert issuer.upstream.asked == 1
+    issuer.clock.passed_s = PAUSE_S
+    assert await issuer.sends() == "Bearer two"
+
+
 def test_what_was_asked_of_the_endpoint_is_json_or_nothing():
     """Whatever it is, a failure has words."""
     for body in (b"", b"\xff", b"[" * 5000, b"[]", b'{"error": {"a": 1}}', json.dumps({"error": "x"}).encode()):
