@@ -1,4 +1,10 @@
-"""Keeps the answer to one call of the Responses surface, before its end is given; see `turns`."""
+"""Keeps the answer to one call of the Responses surface, before its end is given; see `turns`.
+
+A background response that is streamed is kept from its first event on, as one that nobody was billed for: who leaves
+the stream may come back for all of it. The write at the stream's own end says that it is billed. Where that is never
+written, what it used in all is charged to the call that finds out, and what was charged for the broken stream is not
+taken off: only that call's own receipt knew it.
+"""
 
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
@@ -105,7 +111,7 @@ class Keeping:
             size=turn.size,
             native=not chunk.answer and tried is not None and tried.provider in self._keepers,
             sealed=not chunk.answer or SEALED in (self._asked.include or ()),
-            unbilled=head.status in RUNNING and not call.stream,
+            unbilled=head.status in RUNNING,
         )
         stored = Stored(
             head.id,
@@ -128,8 +134,14 @@ class Keeping:
         if self._kept is None:
             await self._objects.put(response, *items)
             self._kept = response
-        elif await self._objects.update(self._kept, response.data):
-            await self._objects.put(*items)
+            return
+        kept: Stored | None = self._kept
+        while kept is not None:
+            if await self._objects.update(kept, response.data):
+                await self._objects.put(*items)
+                return
+            # Somebody came back for it meanwhile, and how far it was then was written.
+            kept = (await self._objects.get(RESPONSE, kept.owner, [kept.id])).get(kept.id)
 
 
 def _unkept(why: str) -> bool:

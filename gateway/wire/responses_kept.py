@@ -79,7 +79,7 @@ class Record(Struct):
     sealed: bool = False
     """The client saw `encrypted_content`, where there was some."""
     unbilled: bool = False
-    """It was answered before it had used anything: what it comes to is known when it is over."""
+    """It was kept before it was over: what it comes to is known then, and not yet charged."""
 
     @property
     def head(self) -> Head:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import httpx
 import openai
 import pytest
 
@@ -20,7 +21,7 @@ from tests.kept import (
     upstream,
     url,
 )
-from tests.script import Fails, Says, ScriptedUpstream
+from tests.script import Events, Fails, Says, ScriptedUpstream
 from tests.serving import serving
 from tests.store.rows import rows_of
 
@@ -104,10 +105,7 @@ async def test_a_conversation_moves_between_providers(upstream):
 
 async def test_background_is_the_upstreams_to_do(upstream, url):
     """It answers at once, is asked again while it works, and no more when it is over; what it used is counted once."""
-    price = config("azure", upstream, url).replace(
-        "m: azure/some-model", "m: {deployments: [{target: azure/some-model, price: {prompt: 1, completion: 2}}]}"
-    )
-    async with serving(price) as gateway:
+    async with serving(priced(upstream, url)) as gateway:
         upstream.will(response("queued"), response("queued"), response("completed", "Hello"))
         client = ann(gateway)
         raw = await client.responses.with_raw_response.create(model="m", input="Hi", background=True)
@@ -138,16 +136,46 @@ async def test_background_is_the_upstreams_to_do(upstream, url):
 
 async def test_of_many_who_learn_that_it_is_over_one_is_charged(upstream):
     """Agents poll from several places."""
-    text = config("azure", upstream).replace(
-        "m: azure/some-model", "m: {deployments: [{target: azure/some-model, price: {prompt: 1, completion: 2}}]}"
-    )
-    async with serving(text) as gateway:
+    async with serving(priced(upstream)) as gateway:
         upstream.will(response("queued"), *[response("completed", "Hello", after_s=0.3)] * 5)
         client = ann(gateway)
         first = await create(client, False, input="Hi", background=True)
         asked = [client.responses.with_raw_response.retrieve(first.id) for _ in range(5)]
         costs = sorted(raw.headers["x-gateway-cost"] for raw in await asyncio.gather(*asked))
         assert costs[4] == "0.000012000" and {float(cost) for cost in costs[:4]} == {0.0}
+
+
+@pytest.mark.parametrize("who", ["the upstream", "the client"])
+async def test_a_background_stream_that_breaks_is_charged_for_when_it_is_over(upstream, who):
+    """Whoever broke it off: all that it used is charged to the call that finds out, once. Else answers were free."""
+    *begin, end = background_stream()
+    cut = Events(*begin) if who == "the upstream" else Events(b"".join(begin), end, between_s=60.0)
+    upstream.will(cut, response("completed", "Hello"))
+    async with serving(priced(upstream)) as gateway:
+        client = ann(gateway)
+        stream = await client.responses.create(model="m", input="Hi", background=True, stream=True)
+        first = await anext(aiter(stream))
+        assert (first.type, first.response.status) == ("response.created", "in_progress")
+        if who == "the upstream":
+            with pytest.raises((openai.APIError, httpx.HTTPError)):
+                async for _ in stream:
+                    pass
+        await stream.close()
+        await gateway.settle()
+        raw = await client.responses.with_raw_response.retrieve(first.response.id)
+        assert raw.parse().output_text == "Hello" and raw.headers["x-gateway-cost"] == "0.000012000"
+        again = await client.responses.with_raw_response.retrieve(first.response.id)
+        assert again.headers["x-gateway-cost"] == "0"
+
+
+async def test_a_background_stream_that_is_read_to_its_end_is_charged_for_once(upstream):
+    """Who comes back for it then has it from here, for nothing."""
+    upstream.will(Events(*background_stream()))
+    async with serving(priced(upstream)) as gateway:
+        first = await create(ann(gateway), True, input="Hi", background=True)
+        raw = await ann(gateway).responses.with_raw_response.retrieve(first.id)
+        assert raw.parse().output_text == "Hello" and raw.headers["x-gateway-cost"] == "0"
+    assert upstream.asked == 1
 
 
 async def test_a_background_response_is_cancelled_at_its_upstream(upstream):
@@ -171,6 +199,23 @@ async def test_background_is_refused_where_nobody_can_do_it(upstream, kind):
         with pytest.raises(openai.BadRequestError, match="read the answer as a stream"):
             await create(ann(gateway), False, input="Hi", background=True)
     assert upstream.asked == 0
+
+
+def priced(upstream, url=""):
+    """A configuration whose model has a price."""
+    price = "m: {deployments: [{target: azure/some-model, price: {prompt: 1, completion: 2}}]}"
+    return config("azure", upstream, url).replace("m: azure/some-model", price)
+
+
+def background_stream():
+    """The events of a response made in the background, from its beginning to its end."""
+    delta = {"type": "response.output_text.delta", "item_id": "i", "output_index": 0, "content_index": 0}
+    told = [
+        {"type": "response.created", "response": response("in_progress").body},
+        {**delta, "delta": "Hello"},
+        {"type": "response.completed", "response": response("completed", "Hello").body},
+    ]
+    return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in told]
 
 
 def response(status, text="", after_s=0.0):

@@ -11,6 +11,8 @@ from gateway.core.principal import Principal
 from gateway.core.reply import Chunk, Reply
 from gateway.middleware.turns import Turns
 from gateway.store.memory import MemoryObjects
+from gateway.wire.openai import encode
+from gateway.wire.responses_kept import read_record
 from tests.standins import StillClock, call_of
 
 RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
@@ -91,6 +93,32 @@ async def test_what_breaks_off_is_not_kept():
     with pytest.raises(Broke):
         await told(Watched(seen), seen, DELTA, DELTA, failure=Broke("cut"))
     assert seen == [DELTA.data, DELTA.data]
+
+
+async def test_who_asks_for_a_background_response_meanwhile_does_not_keep_its_end_from_being_written():
+    """Or it would be charged for again, by whoever asks next. What was deleted meanwhile stays so."""
+    created = {"type": "response.created", "response": {**RESPONSE, "status": "in_progress", "background": True}}
+    first = Chunk(b"event: response.created\ndata: %s\n\n" % json.dumps(created).encode(), "Hello")
+    for deletes in (False, True):
+        objects = Watched([])
+
+        async def answer(call, objects=objects, deletes=deletes):
+            async def rest():
+                (kept,) = (await objects.get("response", "ann", ["resp_1"])).values()
+                record = read_record(kept.data)
+                assert record.unbilled
+                later = msgspec.structs.replace(record, response=msgspec.Raw(b'{"id": "resp_1", "status": "queued"}'))
+                assert await objects.update(kept, encode(later))
+                if deletes:
+                    await objects.delete("response", "ann", "resp_1")
+                yield END
+
+            return Reply(first, rest())
+
+        async for _ in await Turns(objects, 60.0, set())(a_call(True, background=True), answer):
+            pass
+        found = [read_record(kept.data) for kept in (await objects.get("response", "ann", ["resp_1"])).values()]
+        assert [(one.head.status, one.unbilled) for one in found] == ([] if deletes else [("completed", False)])
 
 
 @pytest.mark.parametrize(
