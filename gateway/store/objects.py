@@ -5,7 +5,11 @@ which has nothing but the database to go by. So a statement is waited for `PATIE
 failed nothing is asked for `PAUSE_S`: answers go on without it, and whoever gave them says that they are not kept.
 
 A statement is never cut, neither by that patience nor by a client that leaves (SQLite's driver, cut in the middle of
-one, may wait for itself for ever): it ends by itself, and is only not waited for any longer.
+one, may wait for itself for ever): it ends by itself, and is only not waited for any longer. What has no connection by
+then never gets one: a client that was told that something is not kept would find it otherwise.
+
+What is on its way holds what it is to write. So there are `MOST_RUNNING` at once, and while the database is gone one
+call at a time finds out whether it is back.
 """
 
 import asyncio
@@ -29,6 +33,8 @@ PATIENCE_S = 2.0
 """How long a call waits for one statement."""
 PAUSE_S = 2.0
 """How long nothing is asked after a failure."""
+MOST_RUNNING = 32
+"""Statements that may have, or wait for, a connection at once; the others wait as long as their calls do."""
 STOP_S = 5.0
 """At a stop, how long statements may take that are on their way: twice what SQLite waits for another's lock."""
 SWEPT_AT_ONCE = 1_000
@@ -39,6 +45,15 @@ log = logging.getLogger("gateway")
 
 T = TypeVar("T")
 C = OBJECTS.c
+
+
+class _Turn:
+    """How far a statement is."""
+
+    awaited = True
+    begun = False
+    """It is one of the `MOST_RUNNING`: it is not cut any more."""
+    connected = False
 
 
 class SqlObjects:
@@ -61,6 +76,9 @@ class SqlObjects:
         self._gone = False
         self._asked_again_s = 0.0
         self._running = set[asyncio.Task[Any]]()
+        self._places = asyncio.Semaphore(MOST_RUNNING)
+        self._probe: _Turn | None = None
+        """Finds out whether a database that was gone is back."""
 
     async def put(self, *stored: Stored) -> None:
         """Keep all of them, or none."""
@@ -128,12 +146,22 @@ class SqlObjects:
         Raises:
             Unavailable: the database is gone, or does not answer in time.
         """
-        if self._clock.now() < self._asked_again_s:
+        if self._clock.now() < self._asked_again_s or (self._gone and self._probe is not None):
             raise _unavailable()
-        task = asyncio.ensure_future(self._worked(work))
+        turn = _Turn()
+        if self._gone:
+            self._probe = turn
+        task = asyncio.ensure_future(self._worked(work, turn))
         self._running.add(task)
-        task.add_done_callback(self._over)
-        done, _ = await asyncio.wait((task,), timeout=PATIENCE_S)
+        task.add_done_callback(lambda task: self._over(task, turn))
+        try:
+            done, _ = await asyncio.wait((task,), timeout=PATIENCE_S)
+        finally:
+            turn.awaited = False
+            if not turn.begun:
+                task.cancel()
+            if turn.connected:
+                self._probed(turn)  # a statement that hangs may do so for long: another has to try
         if not done:
             self._miss("no answer in time")
             raise _unavailable()
@@ -151,16 +179,28 @@ class SqlObjects:
         self._gone = False
         return result
 
-    async def _worked(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        async with self._opening:
-            if not self._opened:
-                await self._database.open()
-                self._opened = True
-        async with self._database.engine.begin() as connection:
-            return await work(connection)
+    async def _worked(self, work: Callable[[AsyncConnection], Awaitable[T]], turn: _Turn) -> T:
+        async with self._places:
+            turn.begun = True
+            async with self._opening:
+                if not turn.awaited:
+                    raise _unavailable()
+                if not self._opened:
+                    await self._database.open()
+                    self._opened = True
+            async with self._database.engine.begin() as connection:
+                if not turn.awaited:
+                    raise _unavailable()
+                turn.connected = True
+                return await work(connection)
 
-    def _over(self, task: "asyncio.Task[Any]") -> None:
+    def _probed(self, turn: _Turn) -> None:
+        if self._probe is turn:
+            self._probe = None
+
+    def _over(self, task: "asyncio.Task[Any]", turn: _Turn) -> None:
         self._running.discard(task)
+        self._probed(turn)
         if not task.cancelled():
             task.exception()  # taken note of, also where nobody waits for it any more
 

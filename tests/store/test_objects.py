@@ -258,6 +258,68 @@ async def test_a_locked_file_is_not_waited_for_long_nor_asked_again_at_once(tmp_
     await kept.close()
 
 
+async def test_what_hangs_is_little_and_one_at_a_time_finds_out(clock, monkeypatch):
+    """However many calls come while the database accepts and says nothing: each that waits there holds its data."""
+    monkeypatch.setattr(sql, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(sql, "MOST_RUNNING", 3)
+    accepted = []
+    server = await asyncio.start_server(lambda _, writer: accepted.append(writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    kept = SqlObjects(f"postgresql://ann:secret@127.0.0.1:{port}/kept?sslmode=disable", clock)
+
+    async def many(connects):
+        told = await asyncio.gather(*(kept.put(thing(f"r{n}")) for n in range(10)), return_exceptions=True)
+        assert all(isinstance(one, Unavailable) for one in told)
+        while any(task.cancelling() for task in kept._running) or len(accepted) < connects:
+            await asyncio.sleep(0.01)
+        assert len(accepted) == connects
+        return len(kept._running)
+
+    assert await many(connects=1) == 3
+    accepted[0].close()
+    await asyncio.wait(kept._running)
+    assert len(accepted) == 1, "who has given up does not connect"
+    for _ in range(3):
+        clock.passed_s += sql.PAUSE_S
+        assert await many(connects=2) == 1
+    accepted[1].close()
+    await asyncio.wait(kept._running)
+    clock.passed_s += sql.PAUSE_S
+    assert await many(connects=3) == 1
+    accepted[2].close()
+    await kept.close()
+    server.close()
+
+
+async def test_what_was_called_not_kept_is_not_written_later(url, clock, monkeypatch):
+    """Nobody waits for it any more when there is a connection at last."""
+    kept = SqlObjects(url, clock)
+    await kept.put(thing("a"))
+    monkeypatch.setattr(sql, "PATIENCE_S", 0.1)
+    async with contextlib.AsyncExitStack() as others:
+        for _ in range(kept._database.engine.pool.size()):
+            await others.enter_async_context(kept._database.engine.connect())
+        with pytest.raises(Unavailable):
+            await kept.put(thing("b"))
+        assert kept._running
+    while kept._running:
+        await asyncio.sleep(0.01)
+    monkeypatch.setattr(sql, "PATIENCE_S", 5.0)
+    clock.passed_s = sql.PAUSE_S
+    assert list(await kept.get("response", "ann", ["a", "b"])) == ["a"]
+    await kept.close()
+
+
+async def test_more_at_once_than_may_run_are_all_kept(url, clock, monkeypatch):
+    """A burst is no outage: they wait for one another."""
+    monkeypatch.setattr(sql, "MOST_RUNNING", 2)
+    monkeypatch.setattr(sql, "PATIENCE_S", 20.0)
+    kept = SqlObjects(url, clock)
+    await asyncio.gather(*(kept.put(thing(f"r{n}")) for n in range(20)))
+    assert len(await kept.get("response", "ann", [f"r{n}" for n in range(20)])) == 20
+    await kept.close()
+
+
 def test_the_table_holds_all_of_a_thing():
     """A field that it lacks would be lost without a word."""
     named = {"at": "at_s", "expires": "expires_s"}
