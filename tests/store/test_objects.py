@@ -183,6 +183,22 @@ async def test_memory_is_bounded_and_the_oldest_goes_first(clock):
     assert list(await few.get("response", "ann", [f"r{n}" for n in range(5)])) == ["r3", "r4"]
 
 
+@pytest.mark.parametrize("bounds", [{"most_objects": 6}, {"most_bytes": 6 * (OVERHEAD + 100)}])
+async def test_who_keeps_much_in_memory_pushes_out_nothing_of_another(clock, bounds):
+    """Neither responses nor whose a file is: else one tenant could make another lose them. Room left is for anybody."""
+    kept = MemoryObjects(clock, **bounds)
+    await kept.put(thing("mine", "bob", data=b"x" * 100), thing("file", "bob", kind="files", data=b"x" * 100))
+    for n in range(20):
+        await kept.put(thing(f"r{n}", data=b"x" * 100))
+    assert await kept.get("response", "bob", ["mine"]) and await kept.get("files", "bob", ["file"])
+    assert list(await kept.get("response", "ann", [f"r{n}" for n in range(20)])) == ["r16", "r17", "r18", "r19"]
+    await kept.put(thing("r20", "carol", data=b"x" * 100))
+    assert list(await kept.get("response", "ann", [f"r{n}" for n in range(20)])) == ["r17", "r18", "r19"]
+    assert await kept.get("response", "carol", ["r20"])
+    await kept.put(thing("huge", data=b"x" * 100_000))
+    assert await kept.get("response", "bob", ["mine"]) and await kept.get("files", "bob", ["file"])
+
+
 # ── Databases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
