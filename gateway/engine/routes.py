@@ -14,7 +14,10 @@ MOST_EXPANDED = 1_000
 
 
 class RouteTable:
-    """The routes of one configuration. Names win over patterns, longer patterns over shorter."""
+    """The routes of one configuration. Names win over patterns, longer patterns over shorter.
+
+    Those that are off win in the same way, and lead nowhere: whoever named one must not be answered by somebody else.
+    """
 
     def __init__(self, routes: Sequence[Route], off: Mapping[str, str]) -> None:
         """Make the table.
@@ -27,6 +30,7 @@ class RouteTable:
         patterns = [route for route in routes if route.name.endswith("*")]
         self._patterns = sorted(patterns, key=lambda route: len(route.name), reverse=True)
         self._off = off
+        self._off_patterns = sorted((name for name in off if name.endswith("*")), key=len, reverse=True)
         self._expanded: dict[str, Route] = {}
 
     @property
@@ -50,9 +54,9 @@ class RouteTable:
 
     def near(self, model: str) -> str:
         """Return what to tell someone who asked for a name that leads nowhere."""
-        for name, reason in self._off.items():
-            if model == name or (name.endswith("*") and model.startswith(name[:-1])):
-                return f"it is off, because {reason}"
+        off = model if model in self._off else next((it for it in self._off_patterns if _falls_under(model, it)), None)
+        if off is not None:
+            return f"it is off, because {self._off[off]}"
         if close := difflib.get_close_matches(model, self._exact, n=3, cutoff=0.5):
             return f"did you mean {' or '.join(close)}?"
         shown = [*self._exact, *(route.name for route in self._patterns)][:10]
@@ -68,9 +72,12 @@ class RouteTable:
         return found
 
     def _matching(self, model: str) -> Route | None:
-        """Return the pattern that `model` falls under."""
-        fitting = (it for it in self._patterns if model.startswith(it.name[:-1]) and len(model) >= len(it.name))
-        return next(fitting, None)
+        """Return the pattern that `model` falls under, unless a name or a longer pattern is meant that is off."""
+        if model in self._off:
+            return None
+        route = next((it for it in self._patterns if _falls_under(model, it.name)), None)
+        off = next((it for it in self._off_patterns if _falls_under(model, it)), "")
+        return None if route is None or len(off) > len(route.name) else route
 
 
 class RouteCandidates:
@@ -116,6 +123,10 @@ class RouteCandidates:
     def _usable(self, names: Iterable[str], principal: Principal) -> list[Route]:
         routes = [self._routes.find(name) for name in names if principal.may_use(name)]
         return [route for route in routes if route is not None]
+
+
+def _falls_under(model: str, pattern: str) -> bool:
+    return len(model) >= len(pattern) and model.startswith(pattern[:-1])
 
 
 def _expanded(route: Route, rest: str) -> Route:

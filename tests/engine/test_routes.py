@@ -49,6 +49,18 @@ def test_a_name_that_is_off_says_why():
     assert table.near("fats") == "did you mean fast?"
 
 
+def test_what_is_off_is_not_answered_by_a_shorter_pattern():
+    """Who named a model did not ask for another's; a shorter pattern that is off takes nothing from a longer one."""
+    star = Deployment("up/*", "up", "*")
+    off = {"x": "provider a is off", "openai/*": "provider openai is off", "u*": "provider u is off"}
+    table = RouteTable([Route("*", (star,)), Route("up/*", (star,))], off)
+    for lookup in (table.find, table.read):
+        assert lookup("x") is None and lookup("openai/gpt-4o") is None
+        assert lookup("xy").name == "*" and lookup("openai/").name == "*" and lookup("up/y").name == "up/*"
+    assert table.near("x") == "it is off, because provider a is off"
+    assert table.near("openai/gpt-4o") == "it is off, because provider openai is off"
+
+
 def test_weights_are_shares():
     """Over many calls, within what chance allows."""
     fleet = LiveFleet(StillClock(), random.Random(1))

@@ -466,3 +466,20 @@ async def test_anthropics_clients_get_anthropics_list_page_by_page():
         assert unknown.json()["error"]["type"] == "not_found_error"
         lost = await gateway.http.get("/v1/models?after_id=none", headers=version)
         assert lost.status_code == 400
+
+
+async def test_a_model_that_is_off_is_off_though_a_pattern_would_have_its_name():
+    """Not asked, not listed, not fallen back to: its words would go to a provider that nobody named for it."""
+    async with ScriptedUpstream() as upstream:
+        rows = {"up": f"kind: openai, base_url: {upstream.url}", "openai": 'api_key: ""'}
+        models = '  x: openai/y\n  "*": up/*\n  mock: {deployments: [up/m], fallbacks: [x]}\n'
+        async with serving(config(rows, models)) as gateway:
+            for name in ("x", "openai/gpt-4o"):
+                refused = await gateway.ask(model=name)
+                assert refused.status_code == 404
+                assert "it is off, because provider openai is off" in refused.json()["error"]["message"]
+                assert (await gateway.http.get(f"/v1/models/{name}")).status_code == 404
+            assert [model["id"] for model in (await get(gateway, "/v1/models"))["data"]] == ["mock"]
+            upstream.will(Fails(500), Fails(500), Fails(500))
+            assert (await gateway.ask()).status_code == 502
+            assert {request.json["model"] for request in upstream.requests} == {"m"}
