@@ -36,9 +36,10 @@ def passages_of(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider
     Raises:
         ConfigError: a provider is named that passes nothing on.
     """
-    settings, v1 = loaded.settings, dict[str, Route]()
+    settings, v1, without = loaded.settings, dict[str, Route](), dict[str, str]()
     for path, name in settings.forward.items():
         if name in off:
+            without[path] = f"provider {name} is off: {off[name]}"
             continue
         if not _passes_on(providers[name]):
             problem = f'"{name}" passes nothing on but what its models are asked'
@@ -50,6 +51,7 @@ def passages_of(loaded: Loaded, providers: Mapping[str, Provider | LocalProvider
             name: _passage(f"proxy/{name}", f"proxy/{name}", TimeoutSettings(**asdict(it.timeouts)))
             for name, it in settings.proxy.items()
         },
+        without,
     )
 
 

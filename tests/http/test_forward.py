@@ -66,7 +66,7 @@ async def test_the_sdk_works_with_files(gateway, upstream):
 )
 async def test_what_nobody_is_named_for_goes_nowhere(gateway, upstream, path):
     """An account has more behind it than anybody meant to share."""
-    answer = await gateway.http.post(f"/v1/{path}", json={})
+    answer = await gateway.http.post(path, json={})
     assert answer.status_code == 404 and not upstream.asked
     assert "forward" in answer.json()["error"]["message"]
 
@@ -383,3 +383,32 @@ async def test_what_cannot_work_is_told_at_the_start(more, said):
     with pytest.raises(ConfigError, match=said):
         async with serving(mock_config("http://localhost/v1", more=more)):
             pass
+
+
+# ── What leads nowhere ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("otherwise", ["", ", '*': mock"])
+async def test_a_path_whose_provider_is_off_says_so_and_goes_to_nobody_else(upstream, otherwise):
+    """It is named; what is missing is the key. A file meant for one provider is not for another."""
+    config = mock_config(upstream.url, more=f"forward: {{files: openai{otherwise}}}\n")
+    async with serving(config.replace("  echo: {}\n", "  echo: {}\n  openai: {api_key: ''}\n")) as gateway:
+        answer = await gateway.http.get("/v1/files/f-1")
+        assert answer.status_code == 404 and not upstream.requests
+        assert "is off, because provider openai is off: " in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("/v1/v1/chat/completions", "leave /v1 out of the base URL"),
+        ("/v1/v1/models", "leave /v1 out of the base URL"),
+        ("/v1/chat/completions/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/v1/batches", "who answers for it can be named under `forward:`; see docs/forwarding.md"),
+    ],
+)
+async def test_a_path_that_leads_nowhere_says_what_was_meant(gateway, path, cure):
+    """Clients add a path to their base URL, and some base URLs have it already."""
+    answer = await gateway.http.post(path, json={})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == f"there is nothing at {path}; {cure}"
