@@ -41,8 +41,9 @@ def check(file: Path) -> None:
         click.echo(str(error), err=True)
         sys.exit(1)
     routes = len(list(gateway.routes))
-    off = f" Off: {', '.join(gateway.providers_off)}." if gateway.providers_off else ""
-    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{off}{KEPT[gateway.kept_in]}")
+    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{KEPT[gateway.kept_in]}")
+    for name, reason in gateway.providers_off.items():
+        click.echo(f"  provider {name} is off: {reason}")
 
 
 @main.command()

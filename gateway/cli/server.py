@@ -68,6 +68,10 @@ class Server(uvicorn.Server):
         """Finish what runs, then stop; asked again, go on with that."""
         if not self._live.draining:
             self._live.draining = True
+            if under_way := len(self.server_state.tasks):
+                most_s = self._delay_s + self._drain_s
+                told = "stopping: %d calls under way, at most %g s; a second signal cuts them"
+                log.info(told, under_way, most_s)
             asyncio.get_running_loop().call_later(self._delay_s, self._leave)
 
     def cut(self) -> None:

@@ -20,7 +20,7 @@ from gateway.http.admission import Admission, Admitted
 from gateway.http.answers import error_answer
 from gateway.http.docs import UI, openapi_json, redoc, swagger
 from gateway.http.edge import Edge, is_no_news
-from gateway.http.health import health, here, info, metrics, ready, welcome
+from gateway.http.health import health, info, metrics, ready, welcome
 from gateway.http.health import live as alive
 from gateway.http.models import read_models
 from gateway.http.observed import Observed
@@ -32,6 +32,8 @@ from gateway.settings.live import Live
 log = logging.getLogger("gateway")
 
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+PAGES = frozenset({"/", "/health", "/ready", "/live", "/metrics", "/info", "/docs", "/redoc", "/openapi.json"})
+"""What HEAD is answered for as well as GET: probes, load balancers and Claude Code ask whether somebody is here."""
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -52,7 +54,7 @@ def make_app(live: Live) -> ASGIApp:
             asgi("/v1", is_mount=True, copy_scope=False)(under_v1(live, admission).__call__),
             call_route(live, ForwardReader("proxy"), "/proxy", and_below=True, admission=admission),
             call_route(live, ReloadReader(live), "/admin/reload"),
-            *(welcome, here, health, ready, alive, metrics, info),
+            *(welcome, health, ready, alive, metrics, info),
             *(swagger, redoc, openapi_json),
             create_static_files_router(path="/ui", directories=[UI], name="ui", include_in_schema=False),
         ],
@@ -71,7 +73,7 @@ def make_app(live: Live) -> ASGIApp:
     app.state.live = live
     app.state.admission = admission
     logging.getLogger("uvicorn.error").addFilter(is_no_news)
-    return Observed(app, live)
+    return Observed(HeadLikeGet(app), live)
 
 
 def call_route(
@@ -117,6 +119,22 @@ class Branches:
             return
         scope["path"], scope["path_template"] = slash + rest, f"{self._mount}/{name}"
         await app(scope, receive, send)
+
+
+class HeadLikeGet:
+    """Answers HEAD of `PAGES` as GET is: the server, which knows what was asked, leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] == "http" and scope["method"] == "HEAD" and (path := scope["path"]) in PAGES:
+            asked: Any = {**scope, "method": "GET"}
+            scope["path_template"] = path  # for the metrics, which see this scope and not the app's
+            await self._app(asked, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def refuse(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:

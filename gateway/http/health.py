@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from litestar import MediaType, Request, Response, get, head
+from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 
 from gateway import __version__
@@ -35,11 +35,6 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
         "health": "/health",
     }
     return Response({"name": "llm-gateway", "version": __version__, "models": models, **links})
-
-
-@head("/", include_in_schema=False, sync_to_thread=False)
-def here() -> None:
-    """Say that somebody is here: Claude Code asks before its first question, and so do load balancers."""
 
 
 @get("/health", tags=["Gateway"], summary="How it is, in full", sync_to_thread=False)

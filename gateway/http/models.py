@@ -4,6 +4,7 @@ An id may contain slashes. A model that is called like one of the words here is 
 """
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from urllib.parse import parse_qs
 
@@ -20,6 +21,10 @@ from gateway.settings.build import Gateway
 Query = Mapping[str, Sequence[str]]
 
 WORDS = ("providers", "search", "compare")
+SEARCHED = ("q", "provider", "capability", "limit", "offset")
+"""The parameters of a search."""
+MEANT = {"query": "q", "search": "q", "text": "q", "name": "q"}
+"""What others call them."""
 
 
 async def read_models(gateway: Gateway, scope: HTTPScope, receive: Receive, id: str) -> Call:
@@ -55,6 +60,7 @@ def _question(gateway: Gateway, headers: Headers, id: str, path: str, query: Que
         case "providers":
             own = models.providers
         case "search":
+            _check_known(query, SEARCHED)
             own = partial(models.search, wanted=_filter(query), page=_page(query, MOST_FOUND))
         case "compare":
             own = partial(models.compare, names=_names(query))
@@ -76,6 +82,19 @@ def _last(query: Query, name: str) -> str:
 def _each(query: Query, name: str) -> list[str]:
     """Return what is said of `name`, several times or with commas between."""
     return [word for said in query.get(name, ()) for word in said.split(",") if word]
+
+
+def _check_known(query: Query, known: Sequence[str]) -> None:
+    """Refuse a parameter that nothing would come of: a search that finds all models looks like one that works.
+
+    Raises:
+        BadRequest: a name is none of `known`.
+    """
+    for name in query:
+        if name not in known:
+            meant = MEANT.get(name) or next(iter(get_close_matches(name, known, n=1)), "")
+            cure = f"did you mean {meant}?" if meant else f"there are {', '.join(known)}"
+            raise BadRequest(f'"{name[:100]}" is no parameter here; {cure}', param=name[:100], code="unknown_parameter")
 
 
 def _filter(query: Query) -> Filter:

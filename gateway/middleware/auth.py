@@ -90,12 +90,13 @@ class Auth:
             return principal
         if self._tokens is not None and secret.count(".") == 2:
             return await self._tokens.principal(secret)
-        raise Unauthorized(f"no such API key: {masked(secret)}")
+        shown = masked(secret)
+        raise Unauthorized(f"no such API key: {shown}" if shown else "no such API key")
 
 
 def masked(secret: str) -> str:
-    """Return what may be shown of a credential, enough for its owner to know it by: `sk-…wxyz`."""
-    return f"{secret[:3]}…{secret[-4:]}" if len(secret) > 12 else "…"
+    """Return what may be shown of a credential, enough to know it by: `sk-…wxyz`; of a short one nothing."""
+    return f"{secret[:3]}…{secret[-4:]}" if len(secret) > 12 else ""
 
 
 def _not_allowed(principal: Principal, model: str) -> str:

@@ -153,6 +153,8 @@ def wanted_of(body: Body, upstream: str) -> Wanted:
     Raises:
         BadRequest: a field is of the wrong type, or `upstream` has no way to do what it says.
     """
+    if "input" not in body.fields:
+        raise BadRequest("there is no `input`", param="input", code="missing_required_parameter")
     asked = decoded(_request, body.raw)
     if asked.stream:
         raise streamed(upstream)

@@ -137,6 +137,7 @@ class Live:
         self.followers: list[Callable[[Gateway], None]] = []
         """Who go by the configuration outside its graph: told when another serves."""
         self.gateway: Gateway = self._built(source)
+        self._began_with = self.gateway.server
         self._take_up(self.gateway)
 
     @property
@@ -215,7 +216,9 @@ class Live:
                     follow(gateway)
                 self._warm()
                 log.info("configuration %s serves, in place of %s", gateway.config_id, old.config_id)
-                if fixed := [name for name in FIXED if getattr(old.server, name) != getattr(gateway.server, name)]:
+                if fixed := [
+                    name for name in FIXED if getattr(gateway.server, name) != getattr(self._began_with, name)
+                ]:
                     log.warning("server.%s: takes effect at the next start", ", server.".join(fixed))
             else:
                 log.info("configuration %s goes on serving: %s says nothing new", old.config_id, self.name)

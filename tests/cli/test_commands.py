@@ -45,6 +45,13 @@ def test_check_says_what_is_right(run):
     assert done.exit_code == 0 and "3 models, 1 keys" in done.output
 
 
+def test_check_says_why_a_provider_is_off(run):
+    """The name alone sends its reader to look for the reason."""
+    run.file.write_text(TEAM.replace("echo: {}}", "echo: {}, openai: {api_key: ''}}"))
+    done = run("check", "FILE")
+    assert done.exit_code == 0 and "\n  provider openai is off: its api_key is empty" in done.output
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

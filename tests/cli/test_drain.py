@@ -199,6 +199,7 @@ async def test_a_call_without_an_answer_is_told_too(upstream, tmp_path):
         answer = await client.answer()
         client.close()
         assert answer.whole and answer.status == 503 and b'"error"' in answer.body
+        assert "stopping: 1 calls under way, at most 0.5 s; a second signal cuts them" in gateway.said
         assert await ended(gateway) == 0
 
 

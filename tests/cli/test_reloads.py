@@ -85,6 +85,16 @@ async def until_served(gateway, times):
             await asyncio.sleep(0.005)
 
 
+async def test_a_port_that_is_put_back_needs_no_start(configs, caplog):
+    """What the process listens on is what it began with, whatever was written in between."""
+    async with serving(configs[0]) as gateway:
+        for said, warns in (("server: {port: 8001}\n", True), ("", False)):
+            caplog.clear()
+            gateway.config.text = configs[0] + said
+            await gateway.live.reload()
+            assert ("server.port: takes effect at the next start" in caplog.text) == warns
+
+
 async def test_old_configurations_are_let_go(upstream, configs):
     """A graph is kept for as long as a call is on it, and not until the process ends."""
     before = len(graphs())

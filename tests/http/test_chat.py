@@ -276,10 +276,24 @@ async def test_the_models_are_listed_as_openai_does(gateway):
         await client.models.retrieve("none/such")
 
 
-async def test_who_asks_whether_somebody_is_here_is_told(gateway):
-    """Claude Code does, before its first question; a 405 there looks like a wrong address."""
-    answer = await gateway.http.head("/")
+@pytest.mark.parametrize(
+    "page", ["/", "/health", "/ready", "/live", "/metrics", "/info", "/docs", "/redoc", "/openapi.json"]
+)
+async def test_who_asks_whether_somebody_is_here_is_told(gateway, page):
+    """Claude Code does, before its first question, and probes do; a 405 there looks like a wrong address."""
+    asked = await gateway.http.get(page)
+    answer = await gateway.http.head(page)
     assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == asked.headers["content-type"]
+    assert (
+        f'http_requests_total{{method="HEAD",path="{page}",status="200"}}' in (await gateway.http.get("/metrics")).text
+    )
+
+
+async def test_head_says_that_it_drains_too(gateway):
+    """A balancer that asks by HEAD has to notice as well."""
+    gateway.live.draining = True
+    assert (await gateway.http.head("/ready")).status_code == 503
 
 
 async def test_a_chain_without_retry_tries_once(upstream):

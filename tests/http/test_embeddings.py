@@ -228,6 +228,15 @@ async def test_the_first_try_needs_no_key(upstream):
     assert answer.usage.prompt_tokens == 3
 
 
+async def test_a_question_without_its_text_is_told_what_is_missing():
+    """In OpenAI's words, as for `messages`."""
+    async with serving("providers: {echo: {}}\nmodels: {echo: echo/echo}\nchain: [{use: retry}]\n") as gateway:
+        answer = await gateway.post("/v1/embeddings", {"model": "echo"})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["message"]) == (400, "there is no `input`")
+        assert (error["param"], error["code"]) == ("input", "missing_required_parameter")
+
+
 async def test_many_vectors_hold_up_nobody(upstream, monkeypatch):
     """To pack a thousand takes longer than a call; whoever comes meanwhile is answered."""
     answered, whole = threading.Event(), Embeddings.whole

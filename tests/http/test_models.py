@@ -325,6 +325,9 @@ async def test_a_search_finds_by_words_the_best_first():
         for wrong in ("limit=0", "limit=101", "limit=x", "offset=-1", "capability=magic", f"q={'x' * 300}"):
             answer = await gateway.http.get(f"/v1/models/search?{wrong}")
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, wrong.partition("=")[0])
+        for wrong, cure in (("query", "did you mean q?"), ("ofset", "did you mean offset?"), ("xyz", "there are q, ")):
+            error = (await gateway.http.get(f"/v1/models/search?{wrong}=foo")).json()["error"]
+            assert error["param"] == wrong and f'"{wrong}" is no parameter here; {cure}' in error["message"]
 
 
 async def test_a_comparison_shows_in_what_models_differ():

@@ -93,8 +93,8 @@ async def test_no_key_and_a_wrong_key_are_told_the_cure_without_the_secret():
     house = House()
     assert await house.refusal("") == "no API key: send `Authorization: Bearer <key>`"
     assert await house.refusal("sk-mistyped-secret-9876") == "no such API key: sk-…9876"
-    assert await house.refusal("sk-short-one") == "no such API key: …"
-    assert masked("x" * 12) == "…"
+    assert await house.refusal("sk-short-one") == "no such API key"
+    assert masked("x" * 12) == ""
 
 
 async def test_a_model_that_is_not_the_callers_is_refused_naming_those_that_are():
