@@ -67,6 +67,8 @@ class Receipt(Struct):
     principal: Principal = ANYONE
     outcome: Outcome = "open"
     error: str = ""
+    code: str = ""
+    """Of an error of our own, its `code`; an upstream's may hold anything."""
     status: int = 200
     """What the client was answered, before any chunk."""
     cache: CacheVerdict = ""

@@ -151,6 +151,7 @@ class Exchange:
             receipt.outcome = _outcome(error, reply)
         if error is not None and not receipt.error:
             receipt.error = type(error).__name__
+            receipt.code = (error.code or "") if isinstance(error, Refused) else ""
         if reply is None:
             receipt.status = _status(error)
         if call.operation in IN_TOKENS and (receipt.usage is None or receipt.outcome != "finished"):

@@ -102,6 +102,7 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         "outcome": receipt.outcome,
         "status": receipt.status,
         "error": receipt.error,
+        "code": receipt.code,
         "key": principal.id,
         "user": principal.user,
         "team": principal.team,

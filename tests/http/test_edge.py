@@ -176,6 +176,19 @@ def test_the_log_line_can_be_for_people(tmp_path):
     assert "outcome=finished" in line and "\x1b" not in line and "canary" not in line
 
 
+async def test_the_log_line_of_a_request_that_is_none_says_what_is_wrong_with_it(upstream, capfdbinary):
+    """There is no model to tell it by, and `BadRequest` is many things."""
+    async with serving(mock_config(upstream.url, "chain: [{use: log, format: json}, {use: retry}]")) as gateway:
+        await gateway.post("/v1/chat/completions", {"messages": []})
+        await gateway.http.post("/v1/chat/completions", content=b"{")
+        await gateway.settle()
+    lines = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines() if b'"event":"call"' in line]
+    assert [(line["operation"], line["code"]) for line in lines] == [
+        ("invalid", "missing_required_parameter"),
+        ("invalid", "invalid_json"),
+    ]
+
+
 async def test_a_log_line_holds_nothing_that_a_terminal_obeys(upstream, capfd):
     """A model's name is the client's to choose; what a log is looked at with is not."""
     chain = "chain: [{use: log, format: console}, {use: retry}]"

@@ -90,6 +90,14 @@ def test_everything_one_can_write_is_described():
     assert undescribed == []
 
 
+def test_the_example_of_a_database_can_be_pasted():
+    """It is the first thing that is done with it."""
+    page = (Path(__file__).parents[2] / "docs" / "database.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    text = f"{shipped('gateway.yaml').read_text()}\n{example}"
+    assert load(text, name="gateway.yaml", environment={}).settings.database
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
