@@ -8,6 +8,7 @@ An id in the body of another request (the file of a batch, a file in a message) 
 name it.
 """
 
+import logging
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
@@ -29,6 +30,8 @@ MOST_READ_BYTES = 16 * 1024 * 1024
 """Of an answer that says what was made, or lists it."""
 MOST_PAGES = 20
 """Pages of a list that are looked through for one with something of the caller's."""
+log = logging.getLogger("gateway")
+
 FILES = "files"
 TWO_PARTS = frozenset({"fine_tuning", "messages", "chatkit", "realtime", "live", "audio", "safety"})
 """First parts of paths that name no kind of thing by themselves: `fine_tuning/jobs` does."""
@@ -112,7 +115,8 @@ class Owners:
         body = await _read(reply)
         try:
             made = _made.decode(body).all(family)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
+            log.warning("what call %s made cannot be read from its answer, so it is nobody's", call.id)
             made = []
         await self._keep(call, made)
         return _whole(reply, body)
@@ -149,9 +153,13 @@ class Owners:
         assert call.route is not None
         now_s, provider = call.clock.wall(), call.route.deployments[0].provider
         owner = call.principal.id
-        await self._objects.put(
-            *(Stored(id, kind, owner, b"{}", now_s, now_s + KEEP_S, provider=provider) for kind, id in made)
-        )
+        try:
+            await self._objects.put(
+                *(Stored(id, kind, owner, b"{}", now_s, now_s + KEEP_S, provider=provider) for kind, id in made)
+            )
+        except Unavailable:
+            log.error("%s is %s's at %s, which could not be written down", [id for _, id in made], owner, provider)
+            raise
 
     def _to(self, call: Call, provider: str) -> Call:
         """Return a call on its way to the provider that made what it is about, if that is still there."""

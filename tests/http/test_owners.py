@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sqlite3
 
 import openai
 import pytest
@@ -65,6 +66,26 @@ async def test_it_is_known_after_a_restart(upstream, tmp_path):
         await make(gateway, upstream, "file-9")
         with pytest.raises(openai.NotFoundError, match="database"):
             await gateway.openai(key=MINE).files.retrieve("file-1")
+
+
+async def test_what_cannot_be_written_down_is_told(upstream, tmp_path, caplog):
+    """To the client by a 503, to the operator with the id and whose it is: at the provider it is there."""
+    async with served(upstream, tmp_path) as gateway:
+        await make(gateway, upstream)
+        with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(openai.InternalServerError) as error:
+                await make(gateway, upstream, "file-2")
+        assert error.value.status_code == 503
+        assert "file-2" in caplog.text and "team-a" in caplog.text
+
+
+async def test_what_cannot_be_read_is_nobodys(upstream, tmp_path, caplog):
+    """And the log says so."""
+    async with served(upstream, tmp_path) as gateway:
+        upstream.will(Fails(200, {"id": 7}))
+        await gateway.http.post("/v1/files", content=b"x", headers={"authorization": f"Bearer {MINE}"})
+        assert "cannot be read from its answer" in caplog.text
 
 
 async def test_what_was_deleted_is_nobodys(upstream, tmp_path):
