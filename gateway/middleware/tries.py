@@ -100,13 +100,12 @@ class Tries:
             UpstreamFailed: `failure`, because nobody is left to ask, not soon enough, or no time is.
             Resting: nobody may be asked, and nobody was.
         """
-        if failure is not None and (self.left <= 0 or self._is_over()):
-            raise failure
+        is_over = failure is not None and (self.left <= 0 or self._is_over())
         while True:
             now_s = self._call.clock.now()
             place, wait_s, rest = self._soonest(now_s)
-            if place is None or (wait_s and not self._is_worth(wait_s, now_s)):
-                raise failure or _resting(rest)
+            if is_over or place is None or (wait_s and not self._is_worth(wait_s, now_s)):
+                raise _resting(rest) if failure is None else _when(failure, None if place else rest)
             if wait_s:
                 await self._call.clock.sleep(wait_s)
             elif await self._may_ask(place, failure):
@@ -202,6 +201,13 @@ class Gone(Protocol):
 
 def _places(deployments: Iterable[Deployment]) -> list[Place]:
     return [Place(deployment) for deployment in deployments]
+
+
+def _when(failure: UpstreamFailed, rest: Rest | None) -> UpstreamFailed:
+    """Return the failure with when to ask again, if its upstream did not say: when whoever comes next may be asked."""
+    if rest is not None and failure.retryable and failure.retry_after_s is None:
+        failure.retry_after_s = rest.left_s
+    return failure
 
 
 def _resting(rest: Rest | None) -> Resting:
