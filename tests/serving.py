@@ -17,7 +17,7 @@ import httpx
 import uvicorn
 from openai import AsyncOpenAI
 
-from gateway.http.app import make_app
+from gateway.cli.server import config_of
 from gateway.settings.live import Live
 from gateway.settings.process import Process
 
@@ -105,7 +105,8 @@ async def serving(config: str) -> AsyncIterator[Serving]:
     """Serve `config` until the block ends."""
     text = Text(config)
     live = Live(text, Process())
-    server = uvicorn.Server(uvicorn.Config(make_app(live), log_config=None, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(config_of(live))
+    server.config.timeout_graceful_shutdown = 1
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     # Named TCP, for asyncio turns Nagle's algorithm off only then: 40 ms for every answer on a connection used again.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:

@@ -20,6 +20,7 @@ from collections.abc import Generator
 import uvicorn
 
 from gateway.http.app import make_app
+from gateway.http.protocol import ClientProtocol
 from gateway.settings.live import Live
 
 log = logging.getLogger("gateway")
@@ -37,6 +38,20 @@ LEFTOVERS_S = 3.0
 LOOK_EVERY_S = 0.02
 
 
+def config_of(live: Live) -> uvicorn.Config:
+    """Return how uvicorn serves the configuration that `live` holds."""
+    return uvicorn.Config(
+        make_app(live),
+        http=ClientProtocol,
+        ws="none",
+        proxy_headers=False,  # nothing goes by the client's address, but that operators are on this very machine
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
+
+
 class Server(uvicorn.Server):
     """Serves the configuration that `live` holds, until told to stop; then `serve` returns, with no error.
 
@@ -44,15 +59,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, live: Live) -> None:
-        config = uvicorn.Config(
-            make_app(live),
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-        )
-        super().__init__(config)
+        super().__init__(config_of(live))
         self._live = live
         self._delay_s: float = live.gateway.server.shutdown_delay
         self._drain_s: float = live.gateway.server.drain

@@ -94,7 +94,8 @@ class Headers(Struct, frozen=True):
 
     def get(self, name: str) -> str:
         """Return the header of this (lower-case) name, or an empty string."""
-        return self.raw.get(name.encode(), b"").decode("latin-1")
+        value = self.raw.get(name.encode())
+        return value.decode("latin-1") if value else ""
 
 
 class Upload(Protocol):

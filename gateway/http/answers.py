@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from gateway.core.errors import GatewayError, TooLarge, Unauthorized, WrongMethod
@@ -54,9 +55,9 @@ def call_headers(receipt: Receipt, config: str, now_s: float) -> RawHeaders:
     tried = receipt.answered_by
     upstream_s = 0.0 if tried is None else tried.first_chunk_s or tried.total_s
     total_s = now_s - receipt.began_s
-    headers = [
+    return [
         (b"x-request-id", receipt.call_id.encode()),
-        (b"x-gateway-provider", tried.provider.encode("latin-1", "replace") if tried else b"none"),
+        (b"x-gateway-provider", _printable(tried.provider) if tried else b"none"),
         (b"x-gateway-deployment", _printable(tried.deployment) if tried else b"none"),
         (b"x-gateway-attempts", b"%d" % len(receipt.tried)),
         (b"x-gateway-cache", (receipt.cache or "none").encode()),
@@ -65,9 +66,8 @@ def call_headers(receipt: Receipt, config: str, now_s: float) -> RawHeaders:
             b"server-timing",
             b"gateway;dur=%.1f, upstream;dur=%.1f" % (max(0.0, total_s - upstream_s) * 1000, upstream_s * 1000),
         ),
+        *[(name.encode(), value.encode("latin-1", "replace")) for name, value in receipt.headers.items()],
     ]
-    headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in receipt.headers.items()]
-    return headers
 
 
 def cost_header(receipt: Receipt, *, later: bool) -> tuple[bytes, bytes]:
@@ -88,6 +88,7 @@ def error_answer(error: GatewayError, data: bytes = b"") -> tuple[RawHeaders, by
     return [JSON, (b"content-length", b"%d" % len(data)), *error_headers(error)], data
 
 
+@lru_cache(10_000)
 def _printable(name: str) -> bytes:
     """Return a name that a client may have chosen (by a pattern) as a header's value: visible ASCII only."""
     return "".join(c if "!" <= c <= "~" else "?" for c in name[:200]).encode()

@@ -6,7 +6,6 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, asgi
 from litestar.exceptions import HTTPException
-from litestar.handlers import ASGIRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router  # pyright: ignore[reportUnknownVariableType]
@@ -34,6 +33,13 @@ log = logging.getLogger("gateway")
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 PAGES = frozenset({"/", "/health", "/ready", "/live", "/metrics", "/info", "/docs", "/redoc", "/openapi.json"})
 """What HEAD is answered for as well as GET: probes, load balancers and Claude Code ask whether somebody is here."""
+READERS: dict[str, CallReader] = {
+    "/v1/chat/completions": GenerationReader(CHAT),
+    "/v1/messages": GenerationReader(MESSAGES),
+    "/v1/responses": GenerationReader(RESPONSES),
+    **{f"/v1{path}": OperationReader(operation, path) for path, operation in PATHS.items()},
+}
+"""How the calls are read that ask a model, by their path."""
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -41,19 +47,16 @@ def make_app(live: Live) -> ASGIApp:
     """Return the ASGI app that serves the configuration `live` holds."""
     admission = Admission(live.gateway.server)
     live.followers.append(lambda gateway: admission.follow(gateway.server))
+    calls = {path: Admitted(Edge(live, reader), admission) for path, reader in READERS.items()}
     app = Litestar(
         route_handlers=[
-            call_route(live, GenerationReader(CHAT), "/v1/chat/completions", admission=admission),
-            call_route(live, GenerationReader(MESSAGES), "/v1/messages", admission=admission),
-            call_route(live, GenerationReader(RESPONSES), "/v1/responses", admission=admission),
-            call_route(live, read_count, "/v1/messages/count_tokens"),
-            *[
-                call_route(live, OperationReader(operation, path), f"/v1{path}", admission=admission)
-                for path, operation in PATHS.items()
-            ],
+            *[asgi(path, copy_scope=False)(call.__call__) for path, call in calls.items()],
+            asgi("/v1/messages/count_tokens", copy_scope=False)(Edge(live, read_count).__call__),
             asgi("/v1", is_mount=True, copy_scope=False)(under_v1(live, admission).__call__),
-            call_route(live, ForwardReader("proxy"), "/proxy", and_below=True, admission=admission),
-            call_route(live, ReloadReader(live), "/admin/reload"),
+            asgi("/proxy", is_mount=True, copy_scope=False)(
+                Admitted(Edge(live, ForwardReader("proxy")), admission).__call__
+            ),
+            asgi("/admin/reload", copy_scope=False)(Edge(live, ReloadReader(live)).__call__),
             *(welcome, health, ready, alive, metrics, info),
             *(swagger, redoc, openapi_json),
             create_static_files_router(path="/ui", directories=[UI], name="ui", include_in_schema=False),
@@ -73,20 +76,7 @@ def make_app(live: Live) -> ASGIApp:
     app.state.live = live
     app.state.admission = admission
     logging.getLogger("uvicorn.error").addFilter(is_no_news)
-    return Observed(HeadLikeGet(app), live)
-
-
-def call_route(
-    live: Live, reader: CallReader, path: str, *, and_below: bool = False, admission: Admission | None = None
-) -> ASGIRouteHandler:
-    """Return a route whose requests are calls: answered at the edge, whatever their method.
-
-    `and_below` takes every path below too; what is left of it is the request's path then. `admission` is for calls
-    that ask upstreams: they have to be let in.
-    """
-    edge = Edge(live, reader)
-    app = edge if admission is None else Admitted(edge, admission)
-    return asgi(path, is_mount=and_below, copy_scope=False)(app.__call__)
+    return Observed(HeadLikeGet(app), calls, live)
 
 
 def under_v1(live: Live, admission: Admission) -> "Branches":

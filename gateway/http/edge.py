@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from litestar.types import HTTPScope, Receive, Scope, Send
@@ -28,6 +30,7 @@ from gateway.http.answers import (
     error_answer,
     head,
 )
+from gateway.http.protocol import DEPARTURE
 from gateway.http.requests import CallReader
 from gateway.http.uploads import Incoming
 from gateway.settings.build import Gateway
@@ -42,6 +45,8 @@ UNTIL_READ_S = 0.1
 """How long an error within a stream is left to be read before the connection is closed."""
 LINGER_S = 2.0
 """How long a client that is still sending is listened to when it has been answered."""
+MOMENT_S = 0.01
+"""Event loops round to a millisecond."""
 GRACE_S = 5.0
 """How long after a call's `total` its client may still be reading; then it is left, as if it had gone."""
 
@@ -57,45 +62,61 @@ class Edge:
         """Answer one request, on the configuration that stands when it comes."""
         gateway, loop, task = self._live.gateway, asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        alarm = Alarm(task, loop.time() + BODY_S)
+        alarm, answer = Alarm(loop, task, BODY_S), None
         try:
             call = await self._reader(gateway, cast("HTTPScope", scope), receive, new_id())
-        except asyncio.CancelledError:
-            if alarm.rang:
-                return  # without an answer the server closes the connection
-            raise
-        finally:
-            alarm.stop()
-        alarm = Alarm(task, loop.time() + call.deadline_s - call.clock.now() + GRACE_S)
-        answer = Answer(gateway, call, send, alarm)
-        watch = asyncio.ensure_future(answer.watch(receive, task))
-        try:
+            alarm.put_off(call.deadline_s - call.clock.now() + GRACE_S)
+            answer = Answer(gateway, call, send, alarm)
+            answer.watch(scope, receive, task)
             await answer.give()
         except asyncio.CancelledError:
-            if not answer.is_unwanted:
+            if not (alarm.rang if answer is None else answer.is_unwanted):
+                raise  # otherwise there is nobody to answer: the server closes the connection
+        except Exception:
+            if answer is not None:
                 raise
+            log.exception("a request could not be read by a bug of ours")
+            headers, data = error_answer(GatewayError("the gateway failed at this; its log knows why"))
+            await send(head(500, headers))
+            await send(body(data))
         finally:
-            watch.cancel()
             alarm.stop()
+            if answer is not None:
+                answer.watch_no_more()
 
 
 class Alarm:
-    """Cancels a task at a time: for waits that depend on nobody but the client."""
+    """Cancels a task after a time: for waits that depend on nobody but the client.
 
-    __slots__ = ("_task", "_timer", "rang")
+    Put off, it finds out when its timer fires, which is left as it is: to cancel one and set another took 2 µs.
+    """
 
-    def __init__(self, task: "asyncio.Task[Any]", at_s: float) -> None:
+    __slots__ = ("_at_s", "_loop", "_task", "_timer", "rang")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]", in_s: float) -> None:
         self.rang = False
+        self._loop = loop
         self._task = task
-        self._timer = asyncio.get_running_loop().call_at(at_s, self._ring)
+        self._at_s = loop.time() + in_s
+        self._timer = loop.call_at(self._at_s, self._ring)
+
+    def put_off(self, in_s: float) -> None:
+        """Ring so many seconds from now instead."""
+        before_s, self._at_s = self._at_s, self._loop.time() + in_s
+        if self._at_s < before_s:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._at_s, self._ring)
 
     def stop(self) -> None:
         """Do not ring any more."""
         self._timer.cancel()
 
     def _ring(self) -> None:
-        self.rang = True
-        self._task.cancel()
+        if self._loop.time() < self._at_s - MOMENT_S:
+            self._timer = self._loop.call_at(self._at_s, self._ring)
+        else:
+            self.rang = True
+            self._task.cancel()
 
 
 class Answer:
@@ -111,7 +132,8 @@ class Answer:
         self._alarm = alarm
         upload = call.passage.upload if call.passage is not None else None
         self._incoming = upload if isinstance(upload, Incoming) else None
-        self._finishes = call.route is not None and call.route.client_leaves == "finish"
+        self._tells: Callable[[Callable[[], None] | None], None] | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._begun = False
         self._over = False
         self._left = False
@@ -121,15 +143,35 @@ class Answer:
         """The client has gone, or does not read what it is sent."""
         return self._left or self._alarm.rang
 
-    async def watch(self, receive: Receive, answering: "asyncio.Task[Any] | None") -> None:
-        """When the client leaves, cancel `answering`, unless its route wants the answer to be read to its end."""
+    def watch(self, scope: Scope, receive: Receive, answering: "asyncio.Task[Any]") -> None:
+        """From now on cancel `answering` when the client leaves, unless its route wants the answer read to its end."""
+        departed = partial(self._departed, answering)
+        tells = cast("Any", scope).get("extensions", {}).get(DEPARTURE)
+        if tells is not None and self._incoming is None:
+            self._tells = tells
+            tells(departed)
+        else:
+            self._listening = asyncio.ensure_future(self._listen(receive, departed))
+
+    def watch_no_more(self) -> None:
+        """Let the client go where it likes."""
+        if self._tells is not None:
+            self._tells(None)
+        elif self._listening is not None:
+            self._listening.cancel()
+
+    async def _listen(self, receive: Receive, departed: Callable[[], None]) -> None:
         if self._incoming is not None:
             await self._incoming.ended.wait()  # until then, who passes it on hears of it
         while (await receive())["type"] != "http.disconnect":
             pass
-        if not self._over and answering is not None:
+        departed()
+
+    def _departed(self, answering: "asyncio.Task[Any]") -> None:
+        if not self._over:
             self._left = True
-            if not self._finishes:
+            route = self._call.route
+            if route is None or route.client_leaves != "finish":
                 answering.cancel()
 
     async def give(self) -> None:

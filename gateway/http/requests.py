@@ -45,6 +45,8 @@ MOST_MODEL_CHARS = 256
 
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
+LIST, LIST_OR_TEXT, EMPTY_LIST = (re.compile(begin) for begin in (rb"\s*\[", rb'\s*["[]', rb"\s*\[\s*\]"))
+
 T = TypeVar("T")
 
 _object = msgspec.json.Decoder(dict[str, Raw])
@@ -124,9 +126,11 @@ def require_same_origin(gateway: Gateway, headers: Headers) -> None:
     Raises:
         Forbidden: the request comes from such a page.
     """
+    if gateway.has_auth:
+        return
     origin = headers.get("origin")
     elsewhere = bool(origin) and origin.partition("://")[2] != headers.get("host")
-    if not gateway.has_auth and (elsewhere or headers.get("sec-fetch-site") == "cross-site"):
+    if elsewhere or headers.get("sec-fetch-site") == "cross-site":
         raise Forbidden("without keys, pages of other sites may not ask; turn on `auth`")
 
 
@@ -185,10 +189,10 @@ def _generation(gateway: Gateway, headers: Headers, body: Body, id: str, shape: 
     asks_usage = asks_for_usage(fields)
     check_counts(fields, shape.counts)
     _check_content(fields.get(shape.content), shape)
-    call = new_call(gateway, headers, body, id, "chat", model)
     # The other surfaces have no way not to ask for the usage.
     wants_usage = shape.surface != "chat" or asks_usage
-    return call.but(surface=shape.surface, stream=stream, wants_usage=wants_usage)
+    call = new_call(gateway, headers, body, id, "chat", model, stream=stream, wants_usage=wants_usage)
+    return call if shape.surface == "chat" else call.but(surface=shape.surface)
 
 
 def named(model: str | None) -> str:
@@ -222,7 +226,7 @@ def check_counts(fields: dict[str, Raw], names: Iterable[str]) -> None:
         BadRequest: a field is no number, or less than one.
     """
     for name in names:
-        count = field_of(fields, name, _count)
+        count = field_of(fields, name, _count) if name in fields else None
         if count is not None and count < 1:
             raise BadRequest(f"{name}: expected at least 1", param=name, code="integer_below_min_value")
 
@@ -253,6 +257,8 @@ def new_call(
     model: str,
     *,
     route: Route | None = None,
+    stream: bool = False,
+    wants_usage: bool = False,
 ) -> Call:
     """Return a call with everything that the headers say; `route`: where it leads, if `model` is not what says it."""
     now = gateway.clock.now()
@@ -266,7 +272,8 @@ def new_call(
         operation=operation,
         surface="chat",
         model=model,
-        stream=False,
+        stream=stream,
+        wants_usage=wants_usage,
         body=body,
         headers=headers,
         receipt=receipt,
@@ -274,7 +281,7 @@ def new_call(
         clock=gateway.clock,
         route=route,
         credential=credential_of(headers),
-        trace=trace if TRACEPARENT.fullmatch(trace) else "",
+        trace=trace if trace and TRACEPARENT.fullmatch(trace) else "",
     )
 
 
@@ -326,12 +333,9 @@ def _check_content(raw: Raw | None, shape: Shape) -> None:
     name = shape.content
     if raw is None:
         raise BadRequest(f"there is no `{name}`", param=name, code="missing_required_parameter")
-    said = bytes(raw).strip()
-    if said.startswith(b'"') and not shape.is_list:
-        return
-    if not said.startswith(b"["):
+    if not (LIST if shape.is_list else LIST_OR_TEXT).match(raw):
         raise BadRequest(f"{name}: expected an array", param=name, code="invalid_type")
-    if not said[1:-1].strip():
+    if EMPTY_LIST.match(raw):
         raise BadRequest(f"{name}: at least one is needed", param=name, code="empty_array")
 
 

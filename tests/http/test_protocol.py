@@ -1,0 +1,229 @@
+"""What a client's connection does that uvicorn's own would do otherwise, and what it must go on doing just like it."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import weakref
+
+import pytest
+import uvicorn
+
+from gateway.http.protocol import DEPARTURE, ClientProtocol
+
+GET = b"GET /%b HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+async def plain(scope, receive, send):
+    """Answer with the path."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+@contextlib.asynccontextmanager
+async def served(app, **options):
+    """Serve `app`; yield how to connect."""
+    config = uvicorn.Config(app, http=ClientProtocol, ws="none", lifespan="off", log_config=None, **options)
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        serve = asyncio.ensure_future(server.serve(sockets=[sock]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        try:
+            yield lambda: asyncio.open_connection(*sock.getsockname())
+        finally:
+            server.should_exit = server.force_exit = True
+            await serve
+
+
+async def said(app, *requests, **options):
+    """Return all that a server of `app` says to these bytes, once it has closed the connection."""
+    async with served(app, **options) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        for request in requests:
+            writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+
+LAST = b"GET /last HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+async def test_no_header_can_smuggle_another_in(value, caplog):
+    """Whoever wrote the value: the answer is ours, or a 500."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    answer = await said(app, LAST)
+    assert answer.startswith(b"HTTP/1.1 500 ") and b"set-cookie" not in answer and b"hello" not in answer
+    assert "control character" in caplog.text
+
+
+async def test_a_tab_in_a_header_is_none_of_our_business():
+    """HTTP allows it."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"a\tb")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    assert b"x-a: a\tb\r\n" in await said(app, LAST)
+
+
+async def test_requests_that_come_together_are_answered_in_their_order():
+    """Pipelining: rare, and all the worse if answers were exchanged."""
+    slow = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/a":
+            await asyncio.sleep(0.05)
+            slow.set()
+        assert slow.is_set()
+        await plain(scope, receive, send)
+
+    answer = await said(app, GET % b"a" + GET % b"b%20c" + LAST)
+    bodies = [part.split(b"\r\n\r\n", 1)[1] for part in answer.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    assert bodies == [b"2\r\n/a\r\n0\r\n\r\n", b"4\r\n/b c\r\n0\r\n\r\n", b"5\r\n/last\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("head", "framed"),
+    [
+        (b"GET /x HTTP/1.0\r\n", b"connection: close"),
+        (b"GET /x HTTP/1.1\r\nhost: here\r\nconnection: close\r\n", b"connection: close"),
+        (b"HEAD /x HTTP/1.1\r\nhost: here\r\nconnection: close\r\n", b"connection: close"),
+    ],
+)
+async def test_an_answer_is_framed_as_its_request_wants_it(head, framed):
+    """A connection that will not be used again is said to be none, and HEAD gets no body."""
+    answer, _, body = (await said(plain, head + b"\r\n")).partition(b"\r\n\r\n")
+    assert framed in answer and body == (b"" if head.startswith(b"HEAD") else b"2\r\n/x\r\n0\r\n\r\n")
+
+
+async def test_whoever_asks_to_switch_protocols_is_answered_in_this_one():
+    """As HTTP has it: an upgrade is an offer."""
+    asks = LAST.replace(b"close", b"upgrade").replace(b"host", b"upgrade: websocket\r\nhost")
+    async with served(plain) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(asks)
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_body_that_waits_for_leave_gets_it():
+    """`Expect: 100-continue`, as curl sends it with what is large."""
+
+    async def app(scope, receive, send):
+        message = await receive()
+        while message["more_body"]:
+            message = await receive()
+        await plain(scope, receive, send)
+
+    async with served(app) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(b"POST /up HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ok")
+        assert b"/up" in await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():
+    """The time counts from the last answer's end: neither from its beginning, nor from the connection's."""
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/slow":
+            await asyncio.sleep(0.6)
+        await plain(scope, receive, send)
+
+    async with served(app, timeout_keep_alive=0.3) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        for path in (b"first", b"slow", b"last"):
+            writer.write(GET % path)
+            assert path in await reader.readuntil(b"0\r\n\r\n")
+        assert await reader.read() == b""  # closed, by the server
+        writer.close()
+
+
+class Departing:
+    """An app that waits until its client has left."""
+
+    def __init__(self, *, late=False):
+        self.begun, self.told, self.late = asyncio.Event(), asyncio.Event(), late
+        self.count = 0
+
+    async def __call__(self, scope, receive, send):
+        """Register, and wait."""
+        self.begun.set()
+        tells = scope["extensions"][DEPARTURE]
+        if self.late:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        tells(self.departed)
+        await self.told.wait()
+
+    def departed(self):
+        """Be told."""
+        self.count += 1
+        self.told.set()
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_answers_is_told_when_the_client_leaves(late):
+    """Also who asks only when it is gone already."""
+    app = Departing(late=late)
+    async with served(app) as connect, asyncio.timeout(20):
+        _, writer = await connect()
+        writer.write(GET % b"x")
+        await app.begun.wait()
+        writer.close()
+        await app.told.wait()
+    assert app.count == 1
+
+
+async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
+    """What was to be called is forgotten with the call."""
+    told = []
+
+    async def app(scope, receive, send):
+        tells = scope["extensions"][DEPARTURE]
+        tells(lambda: told.append(scope["path"]))
+        await plain(scope, receive, send)
+        tells(None)
+
+    await said(app, LAST)
+    assert not told
+
+
+async def test_no_request_leaves_work_for_the_garbage_collector():
+    """A cycle of references a call would make the collector's pauses part of every call's cost."""
+    seen = []
+
+    class Path(str):
+        __slots__ = ("__weakref__",)
+
+    async def app(scope, receive, send):
+        scope["path"] = path = Path(scope["path"])
+        seen.append(weakref.ref(path))
+        tells = scope["extensions"][DEPARTURE]
+        tells(lambda: path)
+        await plain(scope, receive, send)
+        tells(None)
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with served(app) as connect, asyncio.timeout(20):
+            reader, writer = await connect()
+            for _ in range(3):
+                writer.write(GET % b"x")
+                await reader.readuntil(b"0\r\n\r\n")
+            await asyncio.sleep(0)
+            assert [path() for path in seen[:2]] == [None, None]
+            writer.close()
+    finally:
+        gc.enable()
