@@ -11,9 +11,9 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from litestar.types import HTTPScope, Receive, Scope, Send
+from litestar.types import Receive, Scope, Send
 
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError, Stopped
@@ -60,11 +60,12 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, on the configuration that stands when it comes."""
+        request: Any = scope
         gateway, loop, task = self._live.gateway, asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         alarm, answer = Alarm(loop, task, BODY_S), None
         try:
-            call = await self._reader(gateway, cast("HTTPScope", scope), receive, new_id())
+            call = await self._reader(gateway, request, receive, new_id())
             alarm.put_off(call.deadline_s - call.clock.now() + GRACE_S)
             answer = Answer(gateway, call, send, alarm)
             answer.watch(scope, receive, task)
@@ -146,7 +147,8 @@ class Answer:
     def watch(self, scope: Scope, receive: Receive, answering: "asyncio.Task[Any]") -> None:
         """From now on cancel `answering` when the client leaves, unless its route wants the answer read to its end."""
         departed = partial(self._departed, answering)
-        tells = cast("Any", scope).get("extensions", {}).get(DEPARTURE)
+        request: Any = scope
+        tells = request.get("extensions", {}).get(DEPARTURE)
         if tells is not None and self._incoming is None:
             self._tells = tells
             tells(departed)

@@ -1,16 +1,16 @@
 """One client's connection: uvicorn's protocol, with the parts replaced that cost most on each request.
 
-In microseconds of CPU on a whole call of two hundred and sixty: an answer's head is looked through once, as a whole,
-for lines that were smuggled in, where uvicorn asks two regular expressions of each header (FIGURE); that a client has
-left is told by a call, where plain ASGI needs a task that waits for it (FIGURE); an idle connection's timer runs on and
-looks when its time comes, where uvicorn sets one for each request (FIGURE). Parsing, flow control, pipelining and
-`100-continue` are uvicorn's.
+Measured with an app that does nothing, 26 µs of CPU for a request became 19: head and body leave in one write, where
+uvicorn makes two; a head is looked through once, as a whole, for lines that were smuggled in, where uvicorn asks two
+regular expressions of each header; an idle connection's timer runs on and looks when its time comes, where uvicorn sets
+one for each request. And who answers is told by a call that the client has left, where plain ASGI needs a task that
+waits for it, for another 9 µs. Parsing, flow control, pipelining and `100-continue` are uvicorn's.
 """
 
 import asyncio
 import urllib.parse
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from httptools import parse_url
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -40,7 +40,8 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin a request, whose body may still be on its way."""
-        parser, scope = cast("Any", self.parser), cast("Any", self.scope)
+        parser: Any = self.parser
+        scope: Any = self.scope
         url = parse_url(self.url)
         path = url.path.decode("ascii")
         scope["method"] = parser.get_method().decode("ascii")
@@ -50,7 +51,8 @@ class ClientProtocol(HttpToolsProtocol):
         scope["query_string"] = url.query or b""
         scope["extensions"] = self._extensions
         cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
-        before, self.cycle = cast("Cycle | None", self.cycle), cycle
+        before: Any = self.cycle
+        self.cycle = cycle
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self._asgi)
         else:
@@ -120,18 +122,46 @@ class Cycle(RequestResponseCycle):
             keep_alive=keep_alive,
             on_response=client.on_response_complete,
         )
+        self._unsent: list[bytes] = []
+        """The head, until there is a body to send with it."""
+        self._left = 0
+        """Bytes that are still to come of a body whose length was said."""
 
     async def send(self, message: Any) -> None:
-        """Send a part of the answer, as ASGI has it."""
-        if self.response_started:
-            await super().send(message)
-            return
+        """Send a part of the answer, as ASGI has it: the head waits for what comes first behind it.
+
+        Raises:
+            ValueError: a header has a control character in it.
+            RuntimeError: the body is longer or shorter than the head says; the connection is closed.
+        """
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
-        if not self.disconnected:
-            headers = [*self.default_headers, *message["headers"]]
-            self.transport.write(self._head(message["status"], headers))
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._unsent = [self._head(message["status"], [*self.default_headers, *message["headers"]])]
             self.response_started, self.waiting_for_100_continue = True, False
+            return
+        data, more = message.get("body", b""), message.get("more_body", False)
+        pieces, self._unsent = self._unsent, []
+        if self.chunked_encoding:
+            if data:
+                pieces.append(b"%x\r\n%b\r\n" % (len(data), data))
+            if not more:
+                pieces.append(b"0\r\n\r\n")
+        elif self.scope["method"] != "HEAD":
+            self._left -= len(data)
+            pieces.append(data)
+        if self.response_complete or self._left < 0 or (self._left and not more):
+            self.transport.close()
+            raise RuntimeError("an answer's body is not as long as its head says")
+        self.transport.writelines(pieces)
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
 
     def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return an answer's head, and know from it how the body is framed.
@@ -139,7 +169,8 @@ class Cycle(RequestResponseCycle):
         Raises:
             ValueError: a header has a control character in it, a line's end perhaps.
         """
-        length, chunked, closes = 0, status not in BODILESS and self.scope["method"] != "HEAD", False
+        is_head = self.scope["method"] == "HEAD"
+        length, chunked, closes = 0, not is_head and status not in BODILESS, False
         for name, value in headers:
             if name == b"content-length":
                 length, chunked = int(value), False
@@ -153,6 +184,6 @@ class Cycle(RequestResponseCycle):
         head = b"".join(lines)
         if len(head.translate(None, CONTROL)) != len(head) - 2 * len(lines):
             raise ValueError("a header of an answer has a control character in it")
-        self.expected_content_length, self.chunked_encoding = length, chunked
+        self._left, self.chunked_encoding = 0 if is_head else length, chunked
         self.keep_alive = self.keep_alive and not closes
         return head + b"\r\n"

@@ -74,6 +74,19 @@ async def test_a_tab_in_a_header_is_none_of_our_business():
     assert b"x-a: a\tb\r\n" in await said(app, LAST)
 
 
+@pytest.mark.parametrize("pieces", [[b"123"], [b"12345"], [b"12", b"345"], [b"12", b"3"]])
+async def test_a_body_is_as_long_as_its_head_says_or_the_connection_ends(pieces, caplog):
+    """Otherwise what is too much would be taken for the next answer, and what is missing waited for."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": piece is not pieces[-1]})
+
+    body = (await said(app, GET % b"x" + GET % b"y")).partition(b"\r\n\r\n")[2]
+    assert len(body) < 4 and "as long as its head says" in caplog.text
+
+
 async def test_requests_that_come_together_are_answered_in_their_order():
     """Pipelining: rare, and all the worse if answers were exchanged."""
     slow = asyncio.Event()
