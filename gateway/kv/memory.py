@@ -6,7 +6,7 @@ Every operation is one step without an `await` inside, so that no other call can
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import takewhile
 
 from gateway.core.resources import Clock, Denied, Held, Meter, Standing
 
@@ -32,44 +32,59 @@ class MemoryLimiter:
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
         """Take all of `asks`, or nothing."""
         now_s = self._clock.now()
-        self._forget(now_s)
-        counters = [self._counter(meter) for meter, _ in asks]
-        failing, wait_s = _longest_wait(asks, counters, now_s)
-        if failing is not None:
-            meter, wanted = failing
-            standings = tuple(map(_standing, (meter for meter, _ in asks), counters, repeat(now_s)))
-            return Denied(meter, wanted, None if wait_s == math.inf else wait_s, standings)
+        second = math.floor(now_s)
+        self._forget(second)
+        counters: list[_Counter] = []
+        for meter, amount in asks:
+            counter = self._counter(meter)
+            if counter.used(second) + amount > meter.limit:
+                return self._denied(asks, now_s)
+            counters.append(counter)
         self._live.add(id)
+        standings: list[Standing] = []
         for (meter, amount), counter in zip(asks, counters, strict=True):
-            counter.take(id, amount, now_s)
-            self._remember(meter, counter)
-        standings = tuple(map(_standing, (meter for meter, _ in asks), counters, repeat(now_s)))
-        return Held(id, tuple(asks), math.floor(now_s), standings)
+            counter.take(id, amount, second)
+            self._remember(meter.id, counter)
+            standings.append(Standing(meter, meter.limit - counter.total, counter.reset_s(now_s)))
+        return Held(id, tuple(asks), second, tuple(standings))
 
-    async def settle(self, held: Held, tokens: int | None) -> None:
+    def settle(self, held: Held, tokens: int | None) -> None:
         """Free the places of a call and correct its tokens, once; what is not held here is left alone."""
         if held.id not in self._live:
             return
         self._live.discard(held.id)
-        now_s = self._clock.now()
         for meter, amount in held.asks:
             if meter.kind == "concurrent":
-                self._leave(meter, held.id)
-            elif meter.kind == "tokens" and tokens is not None and tokens > amount:
-                counter = self._counter(meter)
-                counter.take(held.id, tokens - amount, now_s)
-                self._remember(meter, counter)
-            elif meter.kind == "tokens" and tokens is not None and meter.id in self._windows:
-                self._windows[meter.id].give_back(amount - tokens, held.at_s)
+                self._leave(meter.id, held.id)
+            elif meter.kind == "tokens" and tokens is not None and tokens != amount:
+                self._correct(meter, held, tokens - amount)
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
-        now_s = self._clock.now()
-        return tuple(_standing(meter, self._counter(meter), now_s) for meter in meters)
+        return self._standings(meters, self._clock.now())
 
     def __len__(self) -> int:
         """How many meters are remembered."""
         return len(self._windows) + len(self._places)
+
+    def _denied(self, asks: Sequence[tuple[Meter, int]], now_s: float) -> Denied:
+        """Return the refusal of `asks`: of several that find no room, the one that has to wait longest."""
+        failing, longest_s = asks[0], -1.0
+        for meter, amount in asks:
+            counter = self._counter(meter)
+            if counter.used(math.floor(now_s)) + amount > meter.limit:
+                wait_s = math.inf if amount > meter.limit else counter.wait_s(amount, meter.limit, now_s)
+                if wait_s > longest_s:
+                    failing, longest_s = (meter, amount), wait_s
+        standings = self._standings([meter for meter, _ in asks], now_s)
+        return Denied(*failing, None if longest_s == math.inf else longest_s, standings)
+
+    def _standings(self, meters: Sequence[Meter], now_s: float) -> tuple[Standing, ...]:
+        found = [(meter, self._counter(meter)) for meter in meters]
+        return tuple(
+            Standing(meter, max(0, meter.limit - counter.used(math.floor(now_s))), counter.reset_s(now_s))
+            for meter, counter in found
+        )
 
     def _counter(self, meter: Meter) -> "_Counter":
         """Return what counts for `meter`; one that is not remembered has counted nothing."""
@@ -77,25 +92,34 @@ class MemoryLimiter:
             return self._places.get(meter.id) or _Places()
         return self._windows.get(meter.id) or _Window()
 
-    def _remember(self, meter: Meter, counter: "_Counter") -> None:
+    def _remember(self, id: str, counter: "_Counter") -> None:
         if isinstance(counter, _Places):
-            self._places[meter.id] = counter
+            self._places[id] = counter
         else:
-            self._windows[meter.id] = counter
-            self._windows.move_to_end(meter.id)
+            self._windows[id] = counter
+            self._windows.move_to_end(id)
 
-    def _leave(self, meter: Meter, id: str) -> None:
-        places = self._places.get(meter.id)
+    def _correct(self, meter: Meter, held: Held, change: int) -> None:
+        """Charge now what was used beyond what was held, or give back what was not used where it still counts."""
+        if change > 0:
+            window = self._windows.get(meter.id) or _Window()
+            window.take(held.id, change, math.floor(self._clock.now()))
+            self._remember(meter.id, window)
+        elif (window := self._windows.get(meter.id)) is not None:
+            window.give_back(-change, held.at_s)
+
+    def _leave(self, meter_id: str, id: str) -> None:
+        places = self._places.get(meter_id)
         if places is not None:
-            places.taken.discard(id)
-            if not places.taken:
-                del self._places[meter.id]
+            places.leave(id)
+            if not places.total:
+                del self._places[meter_id]
 
-    def _forget(self, now_s: float) -> None:
+    def _forget(self, second: int) -> None:
         """Drop windows in which nothing counts any more, the longest untouched first."""
         for _ in range(FORGOTTEN_AT_ONCE):
             oldest = next(iter(self._windows), None)
-            if oldest is None or self._windows[oldest].used(now_s):
+            if oldest is None or self._windows[oldest].used(second):
                 return
             del self._windows[oldest]
 
@@ -103,22 +127,25 @@ class MemoryLimiter:
 class _Window:
     """What was used in each second of the window, oldest first, and the sum."""
 
-    __slots__ = ("buckets", "total")
+    __slots__ = ("_oldest", "buckets", "total")
 
     def __init__(self) -> None:
         self.buckets: dict[int, int] = {}
         self.total = 0
+        self._oldest = 0
+        """No bucket is of an earlier second."""
 
-    def used(self, now_s: float) -> int:
-        """Return how much counts now."""
-        oldest = math.floor(now_s) - WINDOW_S
-        while self.buckets and (second := next(iter(self.buckets))) < oldest:
-            self.total -= self.buckets.pop(second)
+    def used(self, second: int) -> int:
+        """Return how much counts in `second`."""
+        if self._oldest < second - WINDOW_S:
+            self._oldest = second - WINDOW_S
+            for old in list(takewhile(lambda bucket: bucket < self._oldest, self.buckets)):
+                self.total -= self.buckets.pop(old)
         return self.total
 
-    def take(self, id: str, amount: int, now_s: float) -> None:
+    def take(self, id: str, amount: int, second: int) -> None:
+        """Count `amount` in `second`."""
         if amount:
-            second = math.floor(now_s)
             self.buckets[second] = self.buckets.get(second, 0) + amount
             self.total += amount
 
@@ -148,47 +175,36 @@ class _Window:
 class _Places:
     """The calls in flight."""
 
-    __slots__ = ("taken",)
+    __slots__ = ("_taken", "total")
 
     def __init__(self) -> None:
-        self.taken = set[str]()
+        self._taken = set[str]()
+        self.total = 0
 
-    def used(self, now_s: float) -> int:
-        return len(self.taken)
+    def used(self, second: int) -> int:
+        return self.total
 
-    def take(self, id: str, amount: int, now_s: float) -> None:
-        self.taken.add(id)
+    def take(self, id: str, amount: int, second: int) -> None:
+        self._taken.add(id)
+        self.total = len(self._taken)
+
+    def leave(self, id: str) -> None:
+        self._taken.discard(id)
+        self.total = len(self._taken)
 
     def wait_s(self, wanted: int, limit: int, now_s: float) -> float:
         return PLACE_WAIT_S
 
     def reset_s(self, now_s: float) -> float:
-        return PLACE_WAIT_S if self.taken else 0.0
+        return PLACE_WAIT_S if self.total else 0.0
 
 
 _Counter = _Window | _Places
 
 
-def _longest_wait(
-    asks: Sequence[tuple[Meter, int]], counters: Sequence[_Counter], now_s: float
-) -> tuple[tuple[Meter, int] | None, float]:
-    """Return the ask for which there is no room, and how long to wait for it; of several, the longest."""
-    failing, longest_s = None, -1.0
-    for (meter, amount), counter in zip(asks, counters, strict=True):
-        if counter.used(now_s) + amount > meter.limit:
-            wait_s = math.inf if amount > meter.limit else counter.wait_s(amount, meter.limit, now_s)
-            if wait_s > longest_s:
-                failing, longest_s = (meter, amount), wait_s
-    return failing, longest_s
-
-
 def _left(second: int, now_s: float) -> float:
     """Return the seconds until the bucket of `second` leaves the window."""
     return second + WINDOW_S + 1 - now_s
-
-
-def _standing(meter: Meter, counter: _Counter, now_s: float) -> Standing:
-    return Standing(meter, max(0, meter.limit - counter.used(now_s)), counter.reset_s(now_s))
 
 
 class MemoryAnswers:
@@ -218,7 +234,7 @@ class MemoryAnswers:
         self._kept.move_to_end(key)
         return answer
 
-    async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
+    def put(self, key: str, answer: bytes, ttl_s: float) -> None:
         """Keep `answer`, and let go of what there is no room for with it; one that is too large is not kept."""
         self._drop(key)
         if _size(key, answer) > self._max_bytes:

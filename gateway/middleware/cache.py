@@ -9,7 +9,7 @@ model: what another went on with when the first broke off was a makeshift.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -159,10 +159,11 @@ class Cache:
         gathered = Gathered(self._max_answer, has_reason=call.operation == "chat")
         reply.map(gathered.add)
 
-        async def store(receipt: Receipt) -> None:
+        def store(receipt: Receipt) -> Awaitable[None] | None:
             if receipt.outcome == "finished" and not receipt.joined and (pieces := gathered.complete()):
                 kept = Kept(call.stream, pieces, receipt.usage, receipt.finish_reason)
-                await self._answers.put(key, _encode(kept), self._ttl_s)
+                return self._answers.put(key, _encode(kept), self._ttl_s)
+            return None
 
         call.at_end(store)
 
