@@ -364,6 +364,19 @@ class Fits(Protocol):
         ...
 
 
+class Lines(Protocol):
+    """Where the log's lines go."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people read along."""
+        ...
+
+    def write(self, line: bytes) -> None:
+        """Have a line, its end included, written soon; never waits."""
+        ...
+
+
 class Resources(Struct, frozen=True):
     """All of it, handed to every middleware's `build`."""
 
@@ -376,6 +389,7 @@ class Resources(Struct, frozen=True):
     routes: Routes
     fleet: Fleet
     objects: Objects
+    lines: Lines
     key_sets: KeySets | None = None
     """`None`: nothing may be fetched, and so no `jwks_url` be configured."""
     fits: Fits | None = None
