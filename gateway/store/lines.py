@@ -3,7 +3,7 @@
 Written one by one they took 6 µs of each call's CPU, where it was measured; together they take one. And a reader that
 is slow holds up no call: nothing is written that it has no room for. A pipe that can be written to has room for
 `PIPE_BUF` bytes and takes these in one piece, so that workers do not cut each other's lines. Two writes may still have
-to wait for the reader: that of a longer line, which only `content` makes, and one to whose room another worker was first.
+to wait for a reader: that of a longer line, which only `content` makes, and one for whose room another was faster.
 
 What can be lost, and when:
 
