@@ -106,7 +106,7 @@ def _sampled(messages: bytes, at: int) -> tuple[int, int]:
 
 def _tokens(text: bytes) -> float:
     """Four ASCII characters a token; two of other alphabets; one of Chinese, Japanese or Korean; two for an emoji."""
-    escapes = text.count(b"\\u")
+    escapes = text.count(b"\\u") if b"\\" in text else 0
     if text.isascii():
         return max(0, (len(text) - 6 * escapes) / CHARS_A_TOKEN + escapes)
     leading = text.translate(None, _NOT_LEADING)
