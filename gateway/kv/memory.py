@@ -12,6 +12,8 @@ from gateway.core.resources import Clock, Denied, Held, Meter, Standing
 
 WINDOW_S = 60
 """How far back requests and tokens count. A bucket of one second leaves when all of it is older than this."""
+GONE_AFTER_S = WINDOW_S + 1
+"""When a bucket has left, from the second that it is of."""
 PLACE_WAIT_S = 1.0
 """Nobody knows when a call will end, so whoever finds no place is told to ask again after this."""
 FORGOTTEN_AT_ONCE = 8
@@ -26,7 +28,8 @@ class MemoryLimiter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._windows = OrderedDict[str, _Window]()
-        self._places: dict[str, _Places] = {}
+        self._places: dict[str, set[str]] = {}
+        """The calls in flight, by the meter."""
         self._live = set[str]()
 
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
@@ -34,18 +37,11 @@ class MemoryLimiter:
         now_s = self._clock.now()
         second = math.floor(now_s)
         self._forget(second)
-        counters: list[_Counter] = []
         for meter, amount in asks:
-            counter = self._counter(meter)
-            if counter.used(second) + amount > meter.limit:
+            if self._used(meter, second) + amount > meter.limit:
                 return self._denied(asks, now_s)
-            counters.append(counter)
         self._live.add(id)
-        standings: list[Standing] = []
-        for (meter, amount), counter in zip(asks, counters, strict=True):
-            counter.take(id, amount, second)
-            self._remember(meter.id, counter)
-            standings.append(Standing(meter, meter.limit - counter.total, counter.reset_s(now_s)))
+        standings = [self._take(id, meter, amount, second, now_s) for meter, amount in asks]
         return Held(id, tuple(asks), second, tuple(standings))
 
     def settle(self, held: Held, tokens: int | None) -> None:
@@ -61,58 +57,77 @@ class MemoryLimiter:
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
-        return self._standings(meters, self._clock.now())
+        now_s = self._clock.now()
+        return tuple([self._standing(meter, now_s) for meter in meters])
 
     def __len__(self) -> int:
         """How many meters are remembered."""
         return len(self._windows) + len(self._places)
 
+    def _used(self, meter: Meter, second: int) -> int:
+        """Return how much counts now; a meter that is not remembered has counted nothing."""
+        if meter.kind == "concurrent":
+            return len(self._places.get(meter.id, ()))
+        window = self._windows.get(meter.id)
+        return 0 if window is None else window.used(second)
+
+    def _take(self, id: str, meter: Meter, amount: int, second: int, now_s: float) -> Standing:
+        """Charge a meter that has room, and tell how it stands then."""
+        if meter.kind == "concurrent":
+            taken = self._places.setdefault(meter.id, set())
+            taken.add(id)
+            return Standing(meter, meter.limit - len(taken), PLACE_WAIT_S)
+        window = self._window(meter)
+        window.take(amount, second)
+        return Standing(meter, meter.limit - window.total, window.reset_s(now_s))
+
+    def _standing(self, meter: Meter, now_s: float) -> Standing:
+        used = self._used(meter, math.floor(now_s))
+        reset_s = 0.0
+        if used:
+            reset_s = PLACE_WAIT_S if meter.kind == "concurrent" else self._windows[meter.id].reset_s(now_s)
+        return Standing(meter, max(0, meter.limit - used), reset_s)
+
     def _denied(self, asks: Sequence[tuple[Meter, int]], now_s: float) -> Denied:
         """Return the refusal of `asks`: of several that find no room, the one that has to wait longest."""
         failing, longest_s = asks[0], -1.0
         for meter, amount in asks:
-            counter = self._counter(meter)
-            if counter.used(math.floor(now_s)) + amount > meter.limit:
-                wait_s = math.inf if amount > meter.limit else counter.wait_s(amount, meter.limit, now_s)
+            if self._used(meter, math.floor(now_s)) + amount > meter.limit:
+                wait_s = self._wait_s(meter, amount, now_s)
                 if wait_s > longest_s:
                     failing, longest_s = (meter, amount), wait_s
-        standings = self._standings([meter for meter, _ in asks], now_s)
+        standings = tuple([self._standing(meter, now_s) for meter, _ in asks])
         return Denied(*failing, None if longest_s == math.inf else longest_s, standings)
 
-    def _standings(self, meters: Sequence[Meter], now_s: float) -> tuple[Standing, ...]:
-        found = [(meter, self._counter(meter)) for meter in meters]
-        return tuple(
-            Standing(meter, max(0, meter.limit - counter.used(math.floor(now_s))), counter.reset_s(now_s))
-            for meter, counter in found
-        )
-
-    def _counter(self, meter: Meter) -> "_Counter":
-        """Return what counts for `meter`; one that is not remembered has counted nothing."""
+    def _wait_s(self, meter: Meter, wanted: int, now_s: float) -> float:
+        """Return when there may be room for what there is none for now."""
+        if wanted > meter.limit:
+            return math.inf
         if meter.kind == "concurrent":
-            return self._places.get(meter.id) or _Places()
-        return self._windows.get(meter.id) or _Window()
+            return PLACE_WAIT_S
+        return self._windows[meter.id].wait_s(wanted, meter.limit, now_s)
 
-    def _remember(self, id: str, counter: "_Counter") -> None:
-        if isinstance(counter, _Places):
-            self._places[id] = counter
+    def _window(self, meter: Meter) -> "_Window":
+        """Return the window of a meter that is used now: the last to be forgotten."""
+        window = self._windows.get(meter.id)
+        if window is None:
+            window = self._windows[meter.id] = _Window()
         else:
-            self._windows[id] = counter
-            self._windows.move_to_end(id)
+            self._windows.move_to_end(meter.id)
+        return window
 
     def _correct(self, meter: Meter, held: Held, change: int) -> None:
         """Charge now what was used beyond what was held, or give back what was not used where it still counts."""
         if change > 0:
-            window = self._windows.get(meter.id) or _Window()
-            window.take(held.id, change, math.floor(self._clock.now()))
-            self._remember(meter.id, window)
+            self._window(meter).take(change, math.floor(self._clock.now()))
         elif (window := self._windows.get(meter.id)) is not None:
             window.give_back(-change, held.at_s)
 
     def _leave(self, meter_id: str, id: str) -> None:
-        places = self._places.get(meter_id)
-        if places is not None:
-            places.leave(id)
-            if not places.total:
+        taken = self._places.get(meter_id)
+        if taken is not None:
+            taken.discard(id)
+            if not taken:
                 del self._places[meter_id]
 
     def _forget(self, second: int) -> None:
@@ -143,7 +158,7 @@ class _Window:
                 self.total -= self.buckets.pop(old)
         return self.total
 
-    def take(self, id: str, amount: int, second: int) -> None:
+    def take(self, amount: int, second: int) -> None:
         """Count `amount` in `second`."""
         if amount:
             self.buckets[second] = self.buckets.get(second, 0) + amount
@@ -164,47 +179,14 @@ class _Window:
         for second, amount in self.buckets.items():
             over -= amount
             if over <= 0:
-                return _left(second, now_s)
+                return second + GONE_AFTER_S - now_s
         return self.reset_s(now_s)
 
     def reset_s(self, now_s: float) -> float:
         """Return the seconds until nothing counts, if nothing more is taken."""
-        return _left(next(reversed(self.buckets)), now_s) if self.buckets else 0.0
-
-
-class _Places:
-    """The calls in flight."""
-
-    __slots__ = ("_taken", "total")
-
-    def __init__(self) -> None:
-        self._taken = set[str]()
-        self.total = 0
-
-    def used(self, second: int) -> int:
-        return self.total
-
-    def take(self, id: str, amount: int, second: int) -> None:
-        self._taken.add(id)
-        self.total = len(self._taken)
-
-    def leave(self, id: str) -> None:
-        self._taken.discard(id)
-        self.total = len(self._taken)
-
-    def wait_s(self, wanted: int, limit: int, now_s: float) -> float:
-        return PLACE_WAIT_S
-
-    def reset_s(self, now_s: float) -> float:
-        return PLACE_WAIT_S if self.total else 0.0
-
-
-_Counter = _Window | _Places
-
-
-def _left(second: int, now_s: float) -> float:
-    """Return the seconds until the bucket of `second` leaves the window."""
-    return second + WINDOW_S + 1 - now_s
+        for newest in reversed(self.buckets):
+            return newest + GONE_AFTER_S - now_s
+        return 0.0
 
 
 class MemoryAnswers:
