@@ -80,8 +80,9 @@ class Serving:
         return (await self.ask(text, key, **{**fields, "stream": True})).text
 
     async def settle(self) -> None:
-        """Wait until every call's endings have run."""
+        """Wait until every call's endings have run, and their lines are written."""
         await self.live.gateway.engine.settle()
+        self.live._process.lines.flush()
 
 
 def _question(text: str, key: str, **fields: object) -> dict[str, Any]:

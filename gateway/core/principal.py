@@ -34,7 +34,8 @@ class Principal(Struct, frozen=True):
 
     def may_use(self, model: str) -> bool:
         """Tell whether this principal may ask for the public name `model`."""
-        return any(pattern in ("*", model) or fnmatchcase(model, pattern) for pattern in self.models)
+        models = self.models
+        return "*" in models or model in models or any(fnmatchcase(model, pattern) for pattern in models)
 
 
 ANYONE = Principal("anyone")

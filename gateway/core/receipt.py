@@ -93,6 +93,8 @@ class Receipt(Struct):
     @property
     def joined(self) -> list[Tried]:
         """The attempts whose answers were joined to one that had broken off."""
+        if len(self.tried) < 2:
+            return []
         return [tried for tried in self.tried if tried.why in JOINED and tried.first_chunk_s is not None]
 
     @property

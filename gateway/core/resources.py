@@ -3,10 +3,11 @@
 A test passes a ten-line fake; a middleware never learns which.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from gateway.core.fit import Fit
 from gateway.core.price import Price
@@ -38,11 +39,12 @@ class Meter(Struct, frozen=True):
     """Who is limited, as `scope:name` with scope key, user, team or model."""
     kind: Literal["requests", "tokens", "concurrent"]
     limit: int
+    id: str = ""
+    """Unique among meters, the same on every worker: made of subject and kind, once."""
 
-    @property
-    def id(self) -> str:
-        """Unique among meters, the same on every worker."""
-        return f"{self.subject}:{self.kind}"
+    def __post_init__(self) -> None:
+        """Work out the id."""
+        force_setattr(self, "id", f"{self.subject}:{self.kind}")
 
 
 class Standing(Struct, frozen=True):
@@ -98,8 +100,11 @@ class Limiter(Protocol):
         """
         ...
 
-    async def settle(self, held: Held, tokens: int | None) -> None:
-        """Free the call's places and replace the tokens held by the `tokens` used; `None`: what was held was used."""
+    def settle(self, held: Held, tokens: int | None) -> Awaitable[None] | None:
+        """Free the call's places and replace the tokens held by the `tokens` used; `None`: what was held was used.
+
+        Returns what there is to wait for, if anything: where nothing is, a call's end needs no task of its own.
+        """
         ...
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
@@ -119,8 +124,8 @@ class Answers(Protocol):
         """
         ...
 
-    async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
-        """Keep `answer` for `ttl_s` seconds at most."""
+    def put(self, key: str, answer: bytes, ttl_s: float) -> Awaitable[None] | None:
+        """Keep `answer` for `ttl_s` seconds at most; returns what there is to wait for, as `Limiter.settle` does."""
         ...
 
 
@@ -359,6 +364,19 @@ class Fits(Protocol):
         ...
 
 
+class Lines(Protocol):
+    """Where the log's lines go."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people read along."""
+        ...
+
+    def write(self, line: bytes) -> None:
+        """Have a line, its end included, written soon; never waits."""
+        ...
+
+
 class Resources(Struct, frozen=True):
     """All of it, handed to every middleware's `build`."""
 
@@ -371,6 +389,7 @@ class Resources(Struct, frozen=True):
     routes: Routes
     fleet: Fleet
     objects: Objects
+    lines: Lines
     key_sets: KeySets | None = None
     """`None`: nothing may be fetched, and so no `jwks_url` be configured."""
     fits: Fits | None = None

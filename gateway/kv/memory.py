@@ -6,12 +6,14 @@ Every operation is one step without an `await` inside, so that no other call can
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import takewhile
 
 from gateway.core.resources import Clock, Denied, Held, Meter, Standing
 
 WINDOW_S = 60
 """How far back requests and tokens count. A bucket of one second leaves when all of it is older than this."""
+GONE_AFTER_S = WINDOW_S + 1
+"""When a bucket has left, from the second that it is of."""
 PLACE_WAIT_S = 1.0
 """Nobody knows when a call will end, so whoever finds no place is told to ask again after this."""
 FORGOTTEN_AT_ONCE = 8
@@ -26,76 +28,113 @@ class MemoryLimiter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._windows = OrderedDict[str, _Window]()
-        self._places: dict[str, _Places] = {}
+        self._places: dict[str, set[str]] = {}
+        """The calls in flight, by the meter."""
         self._live = set[str]()
 
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
         """Take all of `asks`, or nothing."""
         now_s = self._clock.now()
-        self._forget(now_s)
-        counters = [self._counter(meter) for meter, _ in asks]
-        failing, wait_s = _longest_wait(asks, counters, now_s)
-        if failing is not None:
-            meter, wanted = failing
-            standings = tuple(map(_standing, (meter for meter, _ in asks), counters, repeat(now_s)))
-            return Denied(meter, wanted, None if wait_s == math.inf else wait_s, standings)
+        second = math.floor(now_s)
+        self._forget(second)
+        for meter, amount in asks:
+            if self._used(meter, second) + amount > meter.limit:
+                return self._denied(asks, now_s)
         self._live.add(id)
-        for (meter, amount), counter in zip(asks, counters, strict=True):
-            counter.take(id, amount, now_s)
-            self._remember(meter, counter)
-        standings = tuple(map(_standing, (meter for meter, _ in asks), counters, repeat(now_s)))
-        return Held(id, tuple(asks), math.floor(now_s), standings)
+        standings = [self._take(id, meter, amount, second, now_s) for meter, amount in asks]
+        return Held(id, tuple(asks), second, tuple(standings))
 
-    async def settle(self, held: Held, tokens: int | None) -> None:
+    def settle(self, held: Held, tokens: int | None) -> None:
         """Free the places of a call and correct its tokens, once; what is not held here is left alone."""
         if held.id not in self._live:
             return
         self._live.discard(held.id)
-        now_s = self._clock.now()
         for meter, amount in held.asks:
             if meter.kind == "concurrent":
-                self._leave(meter, held.id)
-            elif meter.kind == "tokens" and tokens is not None and tokens > amount:
-                counter = self._counter(meter)
-                counter.take(held.id, tokens - amount, now_s)
-                self._remember(meter, counter)
-            elif meter.kind == "tokens" and tokens is not None and meter.id in self._windows:
-                self._windows[meter.id].give_back(amount - tokens, held.at_s)
+                self._leave(meter.id, held.id)
+            elif meter.kind == "tokens" and tokens is not None and tokens != amount:
+                self._correct(meter, held, tokens - amount)
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
         now_s = self._clock.now()
-        return tuple(_standing(meter, self._counter(meter), now_s) for meter in meters)
+        return tuple([self._standing(meter, now_s) for meter in meters])
 
     def __len__(self) -> int:
         """How many meters are remembered."""
         return len(self._windows) + len(self._places)
 
-    def _counter(self, meter: Meter) -> "_Counter":
-        """Return what counts for `meter`; one that is not remembered has counted nothing."""
+    def _used(self, meter: Meter, second: int) -> int:
+        """Return how much counts now; a meter that is not remembered has counted nothing."""
         if meter.kind == "concurrent":
-            return self._places.get(meter.id) or _Places()
-        return self._windows.get(meter.id) or _Window()
+            return len(self._places.get(meter.id, ()))
+        window = self._windows.get(meter.id)
+        return 0 if window is None else window.used(second)
 
-    def _remember(self, meter: Meter, counter: "_Counter") -> None:
-        if isinstance(counter, _Places):
-            self._places[meter.id] = counter
+    def _take(self, id: str, meter: Meter, amount: int, second: int, now_s: float) -> Standing:
+        """Charge a meter that has room, and tell how it stands then."""
+        if meter.kind == "concurrent":
+            taken = self._places.setdefault(meter.id, set())
+            taken.add(id)
+            return Standing(meter, meter.limit - len(taken), PLACE_WAIT_S)
+        window = self._window(meter)
+        window.take(amount, second)
+        return Standing(meter, meter.limit - window.total, window.reset_s(now_s))
+
+    def _standing(self, meter: Meter, now_s: float) -> Standing:
+        used = self._used(meter, math.floor(now_s))
+        reset_s = 0.0
+        if used:
+            reset_s = PLACE_WAIT_S if meter.kind == "concurrent" else self._windows[meter.id].reset_s(now_s)
+        return Standing(meter, max(0, meter.limit - used), reset_s)
+
+    def _denied(self, asks: Sequence[tuple[Meter, int]], now_s: float) -> Denied:
+        """Return the refusal of `asks`: of several that find no room, the one that has to wait longest."""
+        failing, longest_s = asks[0], -1.0
+        for meter, amount in asks:
+            if self._used(meter, math.floor(now_s)) + amount > meter.limit:
+                wait_s = self._wait_s(meter, amount, now_s)
+                if wait_s > longest_s:
+                    failing, longest_s = (meter, amount), wait_s
+        standings = tuple([self._standing(meter, now_s) for meter, _ in asks])
+        return Denied(*failing, None if longest_s == math.inf else longest_s, standings)
+
+    def _wait_s(self, meter: Meter, wanted: int, now_s: float) -> float:
+        """Return when there may be room for what there is none for now."""
+        if wanted > meter.limit:
+            return math.inf
+        if meter.kind == "concurrent":
+            return PLACE_WAIT_S
+        return self._windows[meter.id].wait_s(wanted, meter.limit, now_s)
+
+    def _window(self, meter: Meter) -> "_Window":
+        """Return the window of a meter that is used now: the last to be forgotten."""
+        window = self._windows.get(meter.id)
+        if window is None:
+            window = self._windows[meter.id] = _Window()
         else:
-            self._windows[meter.id] = counter
             self._windows.move_to_end(meter.id)
+        return window
 
-    def _leave(self, meter: Meter, id: str) -> None:
-        places = self._places.get(meter.id)
-        if places is not None:
-            places.taken.discard(id)
-            if not places.taken:
-                del self._places[meter.id]
+    def _correct(self, meter: Meter, held: Held, change: int) -> None:
+        """Charge now what was used beyond what was held, or give back what was not used where it still counts."""
+        if change > 0:
+            self._window(meter).take(change, math.floor(self._clock.now()))
+        elif (window := self._windows.get(meter.id)) is not None:
+            window.give_back(-change, held.at_s)
 
-    def _forget(self, now_s: float) -> None:
+    def _leave(self, meter_id: str, id: str) -> None:
+        taken = self._places.get(meter_id)
+        if taken is not None:
+            taken.discard(id)
+            if not taken:
+                del self._places[meter_id]
+
+    def _forget(self, second: int) -> None:
         """Drop windows in which nothing counts any more, the longest untouched first."""
         for _ in range(FORGOTTEN_AT_ONCE):
             oldest = next(iter(self._windows), None)
-            if oldest is None or self._windows[oldest].used(now_s):
+            if oldest is None or self._windows[oldest].used(second):
                 return
             del self._windows[oldest]
 
@@ -103,22 +142,25 @@ class MemoryLimiter:
 class _Window:
     """What was used in each second of the window, oldest first, and the sum."""
 
-    __slots__ = ("buckets", "total")
+    __slots__ = ("_oldest", "buckets", "total")
 
     def __init__(self) -> None:
         self.buckets: dict[int, int] = {}
         self.total = 0
+        self._oldest = 0
+        """No bucket is of an earlier second."""
 
-    def used(self, now_s: float) -> int:
-        """Return how much counts now."""
-        oldest = math.floor(now_s) - WINDOW_S
-        while self.buckets and (second := next(iter(self.buckets))) < oldest:
-            self.total -= self.buckets.pop(second)
+    def used(self, second: int) -> int:
+        """Return how much counts in `second`."""
+        if self._oldest < second - WINDOW_S:
+            self._oldest = second - WINDOW_S
+            for old in list(takewhile(lambda bucket: bucket < self._oldest, self.buckets)):
+                self.total -= self.buckets.pop(old)
         return self.total
 
-    def take(self, id: str, amount: int, now_s: float) -> None:
+    def take(self, amount: int, second: int) -> None:
+        """Count `amount` in `second`."""
         if amount:
-            second = math.floor(now_s)
             self.buckets[second] = self.buckets.get(second, 0) + amount
             self.total += amount
 
@@ -137,58 +179,14 @@ class _Window:
         for second, amount in self.buckets.items():
             over -= amount
             if over <= 0:
-                return _left(second, now_s)
+                return second + GONE_AFTER_S - now_s
         return self.reset_s(now_s)
 
     def reset_s(self, now_s: float) -> float:
         """Return the seconds until nothing counts, if nothing more is taken."""
-        return _left(next(reversed(self.buckets)), now_s) if self.buckets else 0.0
-
-
-class _Places:
-    """The calls in flight."""
-
-    __slots__ = ("taken",)
-
-    def __init__(self) -> None:
-        self.taken = set[str]()
-
-    def used(self, now_s: float) -> int:
-        return len(self.taken)
-
-    def take(self, id: str, amount: int, now_s: float) -> None:
-        self.taken.add(id)
-
-    def wait_s(self, wanted: int, limit: int, now_s: float) -> float:
-        return PLACE_WAIT_S
-
-    def reset_s(self, now_s: float) -> float:
-        return PLACE_WAIT_S if self.taken else 0.0
-
-
-_Counter = _Window | _Places
-
-
-def _longest_wait(
-    asks: Sequence[tuple[Meter, int]], counters: Sequence[_Counter], now_s: float
-) -> tuple[tuple[Meter, int] | None, float]:
-    """Return the ask for which there is no room, and how long to wait for it; of several, the longest."""
-    failing, longest_s = None, -1.0
-    for (meter, amount), counter in zip(asks, counters, strict=True):
-        if counter.used(now_s) + amount > meter.limit:
-            wait_s = math.inf if amount > meter.limit else counter.wait_s(amount, meter.limit, now_s)
-            if wait_s > longest_s:
-                failing, longest_s = (meter, amount), wait_s
-    return failing, longest_s
-
-
-def _left(second: int, now_s: float) -> float:
-    """Return the seconds until the bucket of `second` leaves the window."""
-    return second + WINDOW_S + 1 - now_s
-
-
-def _standing(meter: Meter, counter: _Counter, now_s: float) -> Standing:
-    return Standing(meter, max(0, meter.limit - counter.used(now_s)), counter.reset_s(now_s))
+        for newest in reversed(self.buckets):
+            return newest + GONE_AFTER_S - now_s
+        return 0.0
 
 
 class MemoryAnswers:
@@ -218,7 +216,7 @@ class MemoryAnswers:
         self._kept.move_to_end(key)
         return answer
 
-    async def put(self, key: str, answer: bytes, ttl_s: float) -> None:
+    def put(self, key: str, answer: bytes, ttl_s: float) -> None:
         """Keep `answer`, and let go of what there is no room for with it; one that is too large is not kept."""
         self._drop(key)
         if _size(key, answer) > self._max_bytes:

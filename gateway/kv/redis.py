@@ -123,24 +123,26 @@ class RedisStore:
         held = self._live[id] = Held(id, tuple(asks), said[1], standings, waited_s)
         return held
 
-    async def settle(self, held: Held, tokens: int | None) -> None:
+    def settle(self, held: Held, tokens: int | None) -> Coroutine[Any, Any, None] | None:
         """Free the places of a call and correct its tokens, once.
 
         While Redis is gone the correction is lost: the tokens held stay used for their minute, and the places come
         back when their lease ends.
         """
         if self._live.pop(held.id, None) is None:
-            await self._local.settle(held, tokens)
-            return
+            self._local.settle(held, tokens)
+            return None
         lines: list[_KeyLine] = []
         for meter, amount in held.asks:
             if meter.kind == "concurrent":
                 lines.append((meter.id, "places 0 0"))
             elif meter.kind == "tokens" and tokens is not None and tokens != amount:
                 lines.append((meter.id, f"window {tokens - amount} {held.at_s}"))
-        if lines:
-            with contextlib.suppress(Gone):
-                await self._run("settle", held.id, lines)
+        return self._run_settle(held.id, lines) if lines else None
+
+    async def _run_settle(self, id: str, lines: "list[_KeyLine]") -> None:
+        with contextlib.suppress(Gone):
+            await self._run("settle", id, lines)
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
@@ -192,7 +194,8 @@ class RedisStore:
         """Settle what was held for a client that left while we asked."""
         if not said[0]:
             held = self._live[id] = Held(id, tuple(asks), said[1], ())
-            self._later(self.settle(held, 0))
+            if (settling := self.settle(held, 0)) is not None:
+                self._later(settling)
 
     async def _keep_renewing(self) -> None:
         """Renew the places of all calls in flight here. One that was lost (Redis restarted) is taken anew."""

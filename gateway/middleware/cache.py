@@ -9,7 +9,8 @@ model: what another went on with when the first broke off was a makeshift.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -29,7 +30,7 @@ Scope = Literal["key", "team", "everyone"]
 
 CACHED: frozenset[Operation] = frozenset({"chat", "embeddings", "moderations", "rerank"})
 """Calls whose answers are the same each time, or near enough, and are no files."""
-FORM = b"1"
+FORM = 2
 """Changes with what is kept, so that an older version's entries are not found by a newer."""
 SAME_ANSWER = frozenset(
     {
@@ -159,10 +160,11 @@ class Cache:
         gathered = Gathered(self._max_answer, has_reason=call.operation == "chat")
         reply.map(gathered.add)
 
-        async def store(receipt: Receipt) -> None:
+        def store(receipt: Receipt) -> Awaitable[None] | None:
             if receipt.outcome == "finished" and not receipt.joined and (pieces := gathered.complete()):
                 kept = Kept(call.stream, pieces, receipt.usage, receipt.finish_reason)
-                await self._answers.put(key, _encode(kept), self._ttl_s)
+                return self._answers.put(key, _encode(kept), self._ttl_s)
+            return None
 
         call.at_end(store)
 
@@ -192,20 +194,31 @@ class Gathered:
 
     def complete(self) -> list[Piece]:
         """Return the answer, or nothing if it is not one to give again."""
-        reasons = {chunk.finish_reason for chunk in self._chunks if chunk.finish_reason}
-        is_cut = not reasons or not reasons <= WHOLE or any(chunk.skipped for chunk in self._chunks)
-        if self._has_reason and is_cut:
+        if self._has_reason and not _is_whole(self._chunks):
             return []
-        names = Piece.__struct_fields__
-        return [Piece(**{name: getattr(chunk, name) for name in names}) for chunk in self._chunks]
+        return [Piece(*_as_kept(chunk)) for chunk in self._chunks]
+
+
+_as_kept = attrgetter(*Piece.__struct_fields__)
+
+
+def _is_whole(chunks: list[Chunk]) -> bool:
+    """Whether the answer says why it ends, that is no reason to ask anew, and nothing of it is missing."""
+    reasons: set[str] = set()
+    for chunk in chunks:
+        if chunk.skipped:
+            return False
+        if chunk.finish_reason:
+            reasons.add(chunk.finish_reason)
+    return bool(reasons) and reasons <= WHOLE
 
 
 def key_of(call: Call, scope: Scope) -> str:
     """Return what a call's answer is kept under: who may have it, who would be asked, and what is asked."""
     principal = call.principal
-    owner = {"key": ("key", principal.id), "team": ("team", principal.team), "everyone": ("everyone", "")}[scope]
-    if scope == "team" and not principal.team:
-        owner = ("key", principal.id)  # those without a team are not a team
+    owner = (scope, "")
+    if scope != "everyone":  # those without a team are not a team
+        owner = ("team", principal.team) if scope == "team" and principal.team else ("key", principal.id)
     # Where a name leads elsewhere after a reload, the answers of the old model are not its own.
     # And whoever shares an answer may also have asked whoever gave it: fallbacks are not for everyone.
     route = call.route
@@ -213,14 +226,14 @@ def key_of(call: Call, scope: Scope) -> str:
     places += [name for name in route.fallbacks if principal.may_use(name)] if route else []
     # A stream of chat completions can be told as a whole answer, and the other way; others are kept in both forms.
     form = call.surface if call.surface == "chat" else f"{call.surface} {call.stream}"
-    hashed = hashlib.blake2b(FORM, digest_size=24)
-    hashed.update(msgspec.msgpack.encode((owner, call.operation, form, call.model, places)))
-    for name, value in sorted(call.body.fields.items()):
-        if name not in SAME_ANSWER:
-            said = name.encode()
-            hashed.update(b"%d %d " % (len(said), len(memoryview(value))))
-            hashed.update(said)
-            hashed.update(value)
+    fields = call.body.fields
+    names = [name for name in sorted(fields) if name not in SAME_ANSWER]
+    sizes = [len(memoryview(fields[name])) for name in names]
+    hashed = hashlib.blake2b(
+        _encode((FORM, owner, call.operation, form, call.model, places, names, sizes)), digest_size=24
+    )
+    for name in names:
+        hashed.update(fields[name])
     return hashed.hexdigest()
 
 

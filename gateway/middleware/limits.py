@@ -6,13 +6,13 @@ whatever becomes of it; its tokens and its place come back if no answer began.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 
-from gateway.core.call import ASKING, Call, Operation
+from gateway.core.call import ASKING, Body, Call, Operation
 from gateway.core.errors import LimitReached
 from gateway.core.middleware import Handler
 from gateway.core.principal import Limits as Allowed
@@ -71,6 +71,8 @@ class Plan(Struct, frozen=True):
     single: tuple[tuple[Meter, int], ...]
     """Requests and places: each call takes one."""
     tokens: tuple[Meter, ...]
+    principal: Principal
+    """Whose they are. An id alone does not say: of two tokens that name the same, each may have its team."""
 
     @property
     def meters(self) -> list[Meter]:
@@ -84,7 +86,7 @@ class Limits:
     def __init__(self, options: LimitsOptions, limiter: Limiter) -> None:
         self._options = options
         self._limiter = limiter
-        self._plans: dict[tuple[Principal, str], Plan] = {}
+        self._plans: dict[tuple[str, str], Plan] = {}
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Pass the call on if every meter has room.
@@ -102,7 +104,7 @@ class Limits:
         held = await self._limiter.hold(call.id, asks)
         if isinstance(held, Held):  # nothing may be awaited between this and `at_end`: the client may leave
             call.at_end(partial(self._settle, held))
-        call.receipt.headers.update(headers_of(held.standings))
+        add_headers(call.receipt.headers, held.standings)
         if isinstance(held, Denied):
             raise _refusal(held, call)
         return await next(call.but(waited_s=call.waited_s + held.waited_s) if held.waited_s else call)
@@ -119,30 +121,28 @@ class Limits:
             for standing in standings
         }
 
-    async def _settle(self, held: Held, receipt: Receipt) -> None:
-        await self._limiter.settle(held, _used(receipt))
+    def _settle(self, held: Held, receipt: Receipt) -> Awaitable[None] | None:
+        return self._limiter.settle(held, _used(receipt))
 
     def _token_asks(self, call: Call, plan: Plan) -> tuple[tuple[Meter, int], ...]:
         """Return what to hold: prompt and answer by estimate, or a whole limit where only the prompt fits.
 
         A prompt that is more than a limit is asked for nevertheless, so that the limiter denies it.
         """
-        fields = call.body.fields
-        prompt = request_tokens(fields)
+        prompt = request_tokens(call.body.fields)
         wanted = prompt
         if call.operation in ("chat", "completions"):
-            wanted += _completion_tokens(call, self._options.completion_estimate)
-        return tuple((meter, max(prompt, min(wanted, meter.limit))) for meter in plan.tokens)
+            wanted += _completion_tokens(call.body, self._options.completion_estimate)
+        return tuple([(meter, max(prompt, min(wanted, meter.limit))) for meter in plan.tokens])
 
     def _plan(self, call: Call) -> Plan:
         """Return the meters of a call; they are worked out once for each caller and route."""
-        route = call.route.name if call.route else ""
-        who = (call.principal, route)
-        plan = self._plans.get(who)
-        if plan is None:
+        principal, route = call.principal, call.route.name if call.route else ""
+        plan = self._plans.get((principal.id, route))
+        if plan is None or (plan.principal is not principal and plan.principal != principal):
             if len(self._plans) >= MOST_PLANS:
                 del self._plans[next(iter(self._plans))]
-            plan = self._plans[who] = _plan(self._options, call.principal, route)
+            plan = self._plans[principal.id, route] = _plan(self._options, principal, route)
         return plan
 
 
@@ -165,7 +165,7 @@ def _plan(options: LimitsOptions, principal: Principal, route: str) -> Plan:
             single.append((Meter(subject, "concurrent", allowed.concurrent), 1))
         if allowed.tokens_per_minute is not None:
             tokens.append(Meter(subject, "tokens", allowed.tokens_per_minute))
-    return Plan(tuple(single), tuple(tokens))
+    return Plan(tuple(single), tuple(tokens), principal)
 
 
 def _merged(own: Allowed | None, default: Allowed) -> Allowed:
@@ -194,11 +194,14 @@ def _check_model(name: str, routes: Routes) -> None:
         raise ValueError(f'a limit for "{name}", which is not under `models:`; {near}')
 
 
-def _completion_tokens(call: Call, otherwise: int) -> int:
+_LENGTHS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+def _completion_tokens(body: Body, otherwise: int) -> int:
     """Return how long the answers may be, all choices together."""
-    said = (call.body.get(name, int | None) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
+    said = (body.get(name, int | None) for name in _LENGTHS if name in body.fields)
     longest = next((count for count in said if count), None)
-    return (longest or otherwise) * (call.body.get("n", int | None) or 1)
+    return (longest or otherwise) * (body.get("n", int | None) or 1)
 
 
 def _used(receipt: Receipt) -> int | None:
@@ -237,25 +240,37 @@ def _refusal(denied: Denied, call: Call) -> LimitReached:
     return LimitReached(f"{_may(denied.meter)}{needs}; try again in {go_duration(wait_s)}", retry_after_s=wait_s)
 
 
-def headers_of(standings: Sequence[Standing]) -> dict[str, str]:
-    """Return OpenAI's `x-ratelimit-…`, for the requests and for the tokens that leave least."""
-    headers: dict[str, str] = {}
-    for kind in ("requests", "tokens"):
-        tightest = _tightest(standing for standing in standings if standing.meter.kind == kind)
+_KINDS = tuple(
+    (kind, f"x-ratelimit-limit-{kind}", f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}")
+    for kind in ("requests", "tokens")
+)
+
+
+def add_headers(headers: dict[str, str], standings: Sequence[Standing]) -> None:
+    """Add OpenAI's `x-ratelimit-…`, for the requests and for the tokens that leave least."""
+    for kind, limit, remaining, reset in _KINDS:
+        tightest: Standing | None = None
+        for standing in standings:
+            if standing.meter.kind == kind and (tightest is None or _is_tighter(standing, tightest)):
+                tightest = standing
         if tightest is not None:
-            headers[f"x-ratelimit-limit-{kind}"] = str(tightest.meter.limit)
-            headers[f"x-ratelimit-remaining-{kind}"] = str(tightest.remaining)
-            headers[f"x-ratelimit-reset-{kind}"] = go_duration(tightest.reset_s)
-    return headers
+            headers[limit] = str(tightest.meter.limit)
+            headers[remaining] = str(tightest.remaining)
+            headers[reset] = go_duration(tightest.reset_s)
 
 
-def _tightest(standings: Iterable[Standing]) -> Standing | None:
-    return min(standings, key=lambda standing: (standing.remaining, -standing.reset_s), default=None)
+def _is_tighter(one: Standing, other: Standing) -> bool:
+    return (one.remaining, -one.reset_s) < (other.remaining, -other.reset_s)
 
 
 def go_duration(seconds: float) -> str:
     """Return a duration as Go prints it, and OpenAI's headers with it: `12ms`, `1.5s`, `6m0s`. Never too short."""
-    ms = math.ceil(round(seconds * 1000, 3))
+    return _go_ms(math.ceil(round(seconds * 1000, 3)))
+
+
+@lru_cache(2_000)
+def _go_ms(ms: int) -> str:
+    """Under load, nearly all meters are whole again in between 60 and 61 seconds."""
     if 0 < ms < 1000:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)

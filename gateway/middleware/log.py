@@ -1,12 +1,13 @@
 """One line a call, written when it is over: who asked what of whom, how it went, what it used and cost.
 
-Never a prompt, an answer or a secret, unless `content` asks for the first two. structlog renders it; its usual recipe
-on top of the standard library costs 39 µs a line here, this one about 10.
+Never a prompt, an answer or a secret, unless `content` asks for the first two. For people structlog renders it; what
+programs read is encoded by msgspec alone: structlog's way to it took 10 µs of each call, this one takes 4.
 """
 
-import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any, BinaryIO, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import structlog
@@ -16,7 +17,8 @@ from gateway.core.middleware import Handler
 from gateway.core.price import dollars
 from gateway.core.receipt import Receipt, Tried
 from gateway.core.reply import Reply
-from gateway.core.resources import Clock, Resources
+from gateway.core.resources import Clock, Lines, Resources
+from gateway.core.usage import NOTHING_ELSE
 from gateway.middleware.base import Options
 
 
@@ -32,62 +34,49 @@ class LogOptions(Options, frozen=True, kw_only=True):
     """Log the messages and the answer's text too. They are personal data: think before you turn it on."""
 
     def build(self, resources: Resources) -> "Log":
-        """Make the middleware; it writes to standard output."""
-        return Log(self, resources.clock, sys.stdout.buffer)
+        """Make the middleware."""
+        return Log(self, resources.clock, resources.lines)
 
 
 class Log:
     """Writes a line for each call."""
 
-    def __init__(self, options: LogOptions, clock: Clock, file: BinaryIO) -> None:
-        console = options.format == "console" or (options.format == "auto" and file.isatty())
+    def __init__(self, options: LogOptions, clock: Clock, lines: Lines) -> None:
+        console = options.format == "console" or (options.format == "auto" and lines.is_terminal)
         self._clock = clock
         self._content = options.content
-        self._line = _logger(file, console)
+        self._lines = lines
+        self._render = _for_people(lines.is_terminal) if console else msgspec.json.Encoder().encode
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Ask for the line at the call's end."""
         if not self._content:
-            call.at_end(lambda receipt: self._write(call, receipt, {}))
+            call.at_end(partial(self._write, call, {}))
             return await next(call)
         said: dict[str, Any] = {"messages": call.body.get("messages")}
-        call.at_end(lambda receipt: self._write(call, receipt, said))
+        call.at_end(partial(self._write, call, said))
         reply = await next(call)
         kept = reply.keep()
         call.at_end(lambda _: said.update(answer="".join(chunk.text for chunk in kept)))
         return reply
 
-    def _write(self, call: Call, receipt: Receipt, said: Mapping[str, Any]) -> None:
-        level = "info" if receipt.outcome in ("finished", "abandoned") else "warning"
-        self._line.log(_LEVELS[level], "call", **_line_of(call, receipt), **said)
+    def _write(self, call: Call, said: Mapping[str, Any], receipt: Receipt) -> None:
+        line = _line_of(call, receipt)
+        line.update(said)
+        line["event"] = "call"
+        line["level"] = "info" if receipt.outcome in ("finished", "abandoned") else "warning"
+        line["timestamp"] = datetime.fromtimestamp(self._clock.wall(), UTC)
+        self._lines.write(self._render(line) + b"\n")
 
 
-_LEVELS = {"info": 20, "warning": 30}
+def _for_people(colors: bool) -> Callable[[dict[str, Any]], bytes]:
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)
 
+    def render(line: dict[str, Any]) -> bytes:
+        line["timestamp"] = f"{line['timestamp']:%Y-%m-%dT%H:%M:%S.%fZ}"
+        return renderer(None, line["level"], line).encode()
 
-def _logger(file: BinaryIO, console: bool) -> structlog.typing.FilteringBoundLogger:
-    processors: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-    ]
-    if console:
-        processors += [structlog.dev.ConsoleRenderer(colors=file.isatty(), sort_keys=False), _as_bytes]
-    else:
-        processors.append(structlog.processors.JSONRenderer(serializer=_json))
-    return structlog.wrap_logger(
-        structlog.BytesLogger(file),
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _json(line: MutableMapping[str, Any], **_: Any) -> bytes:
-    return msgspec.json.encode(line)
-
-
-def _as_bytes(_: Any, __: str, line: MutableMapping[str, Any] | str) -> bytes:
-    return str(line).encode()
+    return render
 
 
 def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
@@ -126,10 +115,11 @@ def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
         line["cache_write_tokens"] = usage.cache_write_tokens
         line["reasoning_tokens"] = usage.reasoning_tokens
         line["service_tier"] = _plain(usage.service_tier)
-        line |= {name: count for name, count in msgspec.structs.asdict(usage.extras).items() if count}
+        if usage.extras is not NOTHING_ELSE:
+            line |= {name: count for name, count in msgspec.structs.asdict(usage.extras).items() if count}
         line["usage_estimated"] = usage.estimated
         line["cost_usd"] = "unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd)
-    return {name: value for name, value in line.items() if value not in ("", None, [])}
+    return {name: value for name, value in line.items() if value or value == 0}  # no empty text or list, no `None`
 
 
 def _plain(text: str) -> str:

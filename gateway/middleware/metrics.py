@@ -10,6 +10,7 @@ are added up (`PROMETHEUS_MULTIPROC_DIR`).
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import ClassVar
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -139,8 +140,8 @@ class _Family:
     def used(self, usage: Usage, cost_nusd: int | None) -> None:
         self._input.observe(usage.prompt_tokens)
         self._output.observe(usage.completion_tokens)
-        for child, kind in zip(self._kinds, KINDS, strict=True):
-            if count := getattr(usage, f"{kind}_tokens"):
+        for child, count in zip(self._kinds, _counts(usage), strict=True):
+            if count:
                 child.inc(count)
         if usage.estimated:
             ESTIMATED.labels(*self._who).inc()
@@ -148,6 +149,9 @@ class _Family:
             UNPRICED.labels(*self._who).inc()
         else:
             self._revenue.inc(cost_nusd / 10**9)
+
+
+_counts = attrgetter(*(f"{kind}_tokens" for kind in KINDS))
 
 
 @lru_cache(10_000)

@@ -140,6 +140,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         routes=table,
         fleet=process.fleet,
         objects=objects,
+        lines=process.lines,
         key_sets=process.key_sets,
         fits=KnownFits(process.lessons, partial(_known_as, settings)),
     )

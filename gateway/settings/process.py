@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import os
 import ssl
+import sys
 from typing import TYPE_CHECKING
 
 import certifi
@@ -21,6 +22,7 @@ from gateway.engine.prices import overrides_of
 from gateway.engine.transport import Transport
 from gateway.kv.memory import MemoryAnswers, MemoryLimiter
 from gateway.providers.base import Grant
+from gateway.store.lines import Lines
 from gateway.store.memory import MemoryObjects
 from gateway.store.recorder import Recorder
 from gateway.store.sweeping import keep_sweeping
@@ -41,6 +43,7 @@ class Process:
         self.fleet = LiveFleet(self.clock)
         self.limiter = MemoryLimiter(self.clock)
         self.answers = MemoryAnswers(CACHE_BYTES, self.clock)
+        self.lines = Lines(sys.stdout)
         self.key_sets = JWKS(self.clock)
         self.lessons = Lessons(self.clock)
         self.discovery = Discovery(self.clock)
@@ -126,7 +129,8 @@ class Process:
             self._started.add(url)
 
     async def close(self) -> None:
-        """Write what is still to be recorded, and close every connection."""
+        """Write what is still to be logged and recorded, and close every connection."""
+        await self.lines.close()
         for sweeping in self._sweeping.values():
             sweeping.cancel()
         await self.fleet.close()

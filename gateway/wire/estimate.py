@@ -36,7 +36,11 @@ _LINKED_IMAGE = re.compile(rb'"url"\s{0,9}:\s{0,9}"https?:')
 
 def request_tokens(fields: Mapping[str, Raw]) -> int:
     """Return about how many tokens a request is for a model, by its top-level fields, whatever its surface."""
-    return sum(prompt_tokens(bytes(fields[name])) for name in READ if name in fields)
+    tokens = 0
+    for name in READ:
+        if (said := fields.get(name)) is not None:
+            tokens += prompt_tokens(bytes(said))
+    return tokens
 
 
 def prompt_tokens(messages: bytes) -> int:
@@ -48,7 +52,8 @@ def prompt_tokens(messages: bytes) -> int:
     text, length, attachments = _without_attachments(messages)
     count = text.count(b'"role"')
     said = max(0.0, _tokens(text) - count * (_MESSAGE_SYNTAX // CHARS_A_TOKEN)) + count * TOKENS_A_MESSAGE
-    attachments += len(_LINKED_IMAGE.findall(text))
+    if b'"url"' in text:
+        attachments += len(_LINKED_IMAGE.findall(text))
     return round(said * (length / len(text) if text else 0)) + attachments * TOKENS_AN_ATTACHMENT
 
 
@@ -63,6 +68,8 @@ def _without_attachments(messages: bytes) -> tuple[bytes, int, int]:
     What is base64 is no text. It is stepped over, and the text around it read, until enough was read; of what is
     behind that, samples are taken.
     """
+    if len(messages) <= MOST_EXAMINED and b'"data' not in messages:
+        return messages, len(messages), 0
     found, at, left = 0, 0, MOST_EXAMINED
     pieces: list[bytes] = []
     while at < len(messages) and left > 0 and len(pieces) < MOST_ATTACHMENTS:
@@ -99,7 +106,7 @@ def _sampled(messages: bytes, at: int) -> tuple[int, int]:
 
 def _tokens(text: bytes) -> float:
     """Four ASCII characters a token; two of other alphabets; one of Chinese, Japanese or Korean; two for an emoji."""
-    escapes = text.count(b"\\u")
+    escapes = text.count(b"\\u") if b"\\" in text else 0
     if text.isascii():
         return max(0, (len(text) - 6 * escapes) / CHARS_A_TOKEN + escapes)
     leading = text.translate(None, _NOT_LEADING)

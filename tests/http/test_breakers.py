@@ -278,7 +278,7 @@ def counted(metrics, name):
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-async def test_refusals_skipped_events_and_rescues_are_counted_and_logged(primary, spare, capsysbinary):
+async def test_refusals_skipped_events_and_rescues_are_counted_and_logged(primary, spare, capfdbinary):
     """What does not show in an answer's status shows in /metrics and in the call's line."""
     chain = "chain: [{use: log, format: json}, {use: metrics}, {use: retry, attempts: 2}]"
     names = ("gateway_skipped_events_total", 'gateway_rescues_total{how="restart"}', 'errors_total{type="Resting"}')
@@ -300,7 +300,7 @@ async def test_refusals_skipped_events_and_rescues_are_counted_and_logged(primar
         assert (await gateway.ask()).status_code == 503
         await gateway.settle()
         assert [after - sooner for after, sooner in zip(await counts(), before, strict=True)] == [1, 1, 1]
-    lines = capsysbinary.readouterr().out.decode()
+    lines = capfdbinary.readouterr().out.decode()
     assert lines.count('"skipped":1') == 1 and lines.count('"joined":["restart ') == 1
     assert lines.count('"skipped"') == lines.count('"joined"') == 1
 

@@ -12,6 +12,7 @@ from gateway.core.reply import Chunk, Reply
 from gateway.engine.engine import Engine
 from gateway.middleware.cost import Cost
 from gateway.middleware.log import Log, LogOptions
+from gateway.store.lines import Lines
 from tests.script import Busy, Cut, Fails, Says, ScriptedUpstream, Slow
 from tests.serving import CHAIN, mock_config, serving
 from tests.standins import StillClock, call_of
@@ -159,8 +160,8 @@ def test_the_log_line_is_one_json_object_without_content(tmp_path):
     """Who, what, how it went, what it cost; the prompt only if asked for."""
     lines = []
     for content in (False, True):
-        with (tmp_path / "log").open("wb") as file:
-            asyncio.run(_logged(Log(LogOptions(format="json", content=content), StillClock(), file)))
+        with (tmp_path / "log").open("w") as file:
+            asyncio.run(_logged(LogOptions(format="json", content=content), file))
         lines.append((tmp_path / "log").read_text())
     plain, full = (json.loads(line) for line in lines)
     assert plain["event"] == "call" and plain["outcome"] == "finished" and plain["key"] == "anyone"
@@ -170,8 +171,8 @@ def test_the_log_line_is_one_json_object_without_content(tmp_path):
 
 def test_the_log_line_can_be_for_people(tmp_path):
     """One line, too, and nothing that a terminal would have to interpret where there is none."""
-    with (tmp_path / "log").open("wb") as file:
-        asyncio.run(_logged(Log(LogOptions(format="console"), StillClock(), file)))
+    with (tmp_path / "log").open("w") as file:
+        asyncio.run(_logged(LogOptions(format="console"), file))
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert "outcome=finished" in line and "\x1b" not in line and "canary" not in line
 
@@ -207,7 +208,10 @@ async def test_a_reload_says_what_only_a_start_can_change(upstream, caplog):
     assert "server.port: takes effect at the next start" in caplog.text
 
 
-async def _logged(log):
+async def _logged(options, file):
+    lines = Lines(file)
+    log = Log(options, StillClock(), lines)
+
     async def last(call):
         return Reply(Chunk(b"{}", "answer-canary"))
 
@@ -215,6 +219,7 @@ async def _logged(log):
     call = call_of(StillClock(), body=Body(b"", {"messages": Raw(messages)}))
     async with Engine({"chat": chain([log], last)}).open(call):
         pass
+    lines.flush()
 
 
 async def test_pages_work_offline(upstream):

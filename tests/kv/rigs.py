@@ -42,6 +42,16 @@ class Rig:
         self._holds += 1
         return await self.limiter.hold(f"call-{self._holds}", asks)
 
+    async def settle(self, held: Held, tokens: int | None) -> None:
+        await settled(self.limiter, held, tokens)
+
+
+async def settled(limiter: Limiter, held: Held, tokens: int | None) -> None:
+    """Settle, and wait if there is something to wait for."""
+    waiting = limiter.settle(held, tokens)
+    if waiting is not None:
+        await waiting
+
 
 @asynccontextmanager
 async def rig_of(kind: Kind, url: str) -> AsyncIterator[Rig]:

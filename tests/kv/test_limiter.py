@@ -55,7 +55,7 @@ async def _check_against_a_log(kind: Kind, url: str, steps: list) -> None:
             assert within <= limit
             assert held.standings[0].remaining == limit - counted - wanted
             await rig.to(rig.now_s + settled_after_ms / 1000)
-            await rig.limiter.settle(held, used)
+            await rig.settle(held, used)
             if used is not None and used > wanted:
                 log.append([rig.now_s, used - wanted])
             elif used is not None and int(entry[0]) >= int(rig.now_s) - 60:
@@ -113,7 +113,7 @@ async def test_tokens_that_were_not_used_can_be_used_by_others(rig: Rig) -> None
     held = await rig.hold((tokens, 100))
     assert isinstance(held, Held)
     await rig.to(BEGIN_S + 5)
-    await rig.limiter.settle(held, 30)
+    await rig.settle(held, 30)
     (standing,) = await rig.limiter.standings([tokens])
     assert standing.remaining == 70
     assert standing.reset_s == pytest.approx(56)
@@ -126,9 +126,9 @@ async def test_a_meter_that_is_whole_again_says_so(rig: Rig) -> None:
     await rig.to(BEGIN_S + 20)
     second = await rig.hold((tokens, 10))
     assert isinstance(first, Held) and isinstance(second, Held)
-    await rig.limiter.settle(second, 0)
+    await rig.settle(second, 0)
     assert [(s.remaining, s.reset_s) for s in await rig.limiter.standings([tokens])] == [(90, pytest.approx(41))]
-    await rig.limiter.settle(first, 0)
+    await rig.settle(first, 0)
     assert [(s.remaining, s.reset_s) for s in await rig.limiter.standings([tokens])] == [(100, 0)]
 
 
@@ -138,7 +138,7 @@ async def test_tokens_beyond_what_was_held_are_charged(rig: Rig) -> None:
     held = await rig.hold((tokens, 90))
     assert isinstance(held, Held)
     await rig.to(BEGIN_S + 30)
-    await rig.limiter.settle(held, 250)
+    await rig.settle(held, 250)
     (standing,) = await rig.limiter.standings([tokens])
     assert (standing.remaining, standing.reset_s) == (0, pytest.approx(61))
     await rig.to(BEGIN_S + 61)
@@ -154,7 +154,7 @@ async def test_a_refund_of_a_minute_ago_is_nothing_now(rig: Rig) -> None:
     assert isinstance(held, Held)
     await rig.to(BEGIN_S + 70)
     await rig.hold((tokens, 80))
-    await rig.limiter.settle(held, 0)
+    await rig.settle(held, 0)
     assert (await rig.limiter.standings([tokens]))[0].remaining == 20
 
 
@@ -163,7 +163,7 @@ async def test_what_was_held_stays_used_where_nobody_knows_better(rig: Rig) -> N
     tokens = rig.meter("tokens", 100)
     held = await rig.hold((tokens, 60))
     assert isinstance(held, Held)
-    await rig.limiter.settle(held, None)
+    await rig.settle(held, None)
     assert (await rig.limiter.standings([tokens]))[0].remaining == 40
 
 
@@ -174,7 +174,7 @@ async def test_a_call_is_settled_once(rig: Rig) -> None:
     other = await rig.hold((tokens, 20), (places, 1))
     assert isinstance(held, Held) and isinstance(other, Held)
     for used in (20, 20, 90):
-        await rig.limiter.settle(held, used)
+        await rig.settle(held, used)
     assert [s.remaining for s in await rig.limiter.standings([tokens, places])] == [60, 4]
 
 
@@ -185,7 +185,7 @@ async def test_places_are_free_when_calls_are_over(rig: Rig) -> None:
     third = await rig.hold((places, 1))
     assert isinstance(first, Held) and isinstance(second, Held) and isinstance(third, Denied)
     assert third.retry_after_s == pytest.approx(1.0)
-    await rig.limiter.settle(first, None)
+    await rig.settle(first, None)
     assert isinstance(await rig.hold((places, 1)), Held)
     assert isinstance(await rig.hold((places, 1)), Denied)
 

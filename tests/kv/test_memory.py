@@ -14,7 +14,7 @@ async def test_meters_that_hold_nothing_are_forgotten() -> None:
         place = Meter(f"user:{user}", "concurrent", 10)
         held = await limiter.hold(f"call-{user}", [(meter, 1), (place, 1)])
         assert isinstance(held, Held)
-        await limiter.settle(held, None)
+        limiter.settle(held, None)
     assert len(limiter) == 1_000
     clock.passed_s = 61
     for call in range(200):
@@ -33,7 +33,7 @@ async def test_a_denied_call_is_not_remembered() -> None:
 async def test_answers_are_kept_for_their_time() -> None:
     clock = FakeClock()
     answers = MemoryAnswers(10_000, clock)
-    await answers.put("a", b"four", 60)
+    answers.put("a", b"four", 60)
     clock.passed_s = 59.9
     assert await answers.get("a") == b"four"
     clock.passed_s = 60
@@ -45,9 +45,9 @@ async def test_the_answers_asked_for_longest_ago_make_room() -> None:
     """The bound is in bytes: a thousand long answers are not a thousand short ones."""
     answers = MemoryAnswers(3 * (ENTRY_BYTES + 101), FakeClock())
     for key in "abc":
-        await answers.put(key, bytes(100), 60)
+        answers.put(key, bytes(100), 60)
     assert await answers.get("a")
-    await answers.put("d", bytes(100), 60)
+    answers.put("d", bytes(100), 60)
     assert [key for key in "abcd" if await answers.get(key)] == ["a", "c", "d"]
     answers.resize(ENTRY_BYTES + 101)
     assert [key for key in "abcd" if await answers.get(key)] == ["d"]
@@ -55,8 +55,8 @@ async def test_the_answers_asked_for_longest_ago_make_room() -> None:
 
 async def test_an_answer_that_is_too_large_drives_no_other_out() -> None:
     answers = MemoryAnswers(1_000, FakeClock())
-    await answers.put("a", b"four", 60)
-    await answers.put("b", bytes(1_001), 60)
+    answers.put("a", b"four", 60)
+    answers.put("b", bytes(1_001), 60)
     assert await answers.get("a") == b"four"
     assert await answers.get("b") is None
 
@@ -64,5 +64,5 @@ async def test_an_answer_that_is_too_large_drives_no_other_out() -> None:
 async def test_an_answer_put_again_takes_its_room_once() -> None:
     answers = MemoryAnswers(10_000, FakeClock())
     for _ in range(100):
-        await answers.put("a", bytes(100), 60)
+        answers.put("a", bytes(100), 60)
     assert answers.bytes == ENTRY_BYTES + 101

@@ -18,7 +18,7 @@ from gateway.core.resources import Denied, Held, Meter
 from gateway.engine.clock import SystemClock
 from gateway.kv.line import Gone
 from gateway.kv.redis import ANSWERS, LIMITS, RedisStore
-from tests.kv.rigs import BEGIN_S, rig_of
+from tests.kv.rigs import BEGIN_S, rig_of, settled
 from tests.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
@@ -168,11 +168,11 @@ async def test_a_call_held_here_is_settled_here(own_valkey: Valkey) -> None:
         own_valkey.stop()
         during = await store.hold("during", [(places, 1)])
         assert isinstance(before, Held) and isinstance(during, Held)
-        await store.settle(before, None)
+        await settled(store, before, None)
         own_valkey.start()
         await eventually(store.ping)
         assert isinstance(await store.hold("after", [(places, 1)]), Held)
-        await store.settle(during, None)
+        await settled(store, during, None)
         assert isinstance(await store.hold("too-many", [(places, 1)]), Denied)
         own_valkey.stop()
         assert isinstance(await store.hold("gone-again", [(places, 1)]), Held)
@@ -305,7 +305,7 @@ async def test_nothing_stays_in_redis_for_ever(valkey_url: str) -> None:
         assert isinstance(held, Held)
         for meter in meters:
             assert 0 < await store._limits.ask("PTTL", LIMITS + meter.id) <= 62_000
-        await store.settle(held, 50)
+        await settled(store, held, 50)
         assert 0 < await store._limits.ask("PTTL", LIMITS + meters[1].id) <= 62_000
         assert await store._limits.ask("EXISTS", LIMITS + meters[2].id) == 0
 

@@ -103,6 +103,24 @@ async def test_a_keys_own_limit_stands_above_the_one_for_every_key() -> None:
     assert call.receipt.headers["x-ratelimit-limit-tokens"] == "1000"
 
 
+async def test_tokens_that_name_the_same_subject_count_for_the_teams_they_name() -> None:
+    """Whoever changes teams gets a new token: what the one before used is not the new team's, nor the other way."""
+    room = Room(each_team=Allowed(10))
+    blue, green = Principal("ann", team="blue"), Principal("ann", team="green")
+    for principal in (blue, green, blue):
+        await room.ask(principal)
+    assert await room.remaining("team:blue", "requests", 10) == 8
+    assert await room.remaining("team:green", "requests", 10) == 9
+
+
+async def test_the_end_of_a_call_that_is_counted_here_waits_for_nothing() -> None:
+    """A task for each call's end would cost as much as three rooms of the chain."""
+    room = Room(each_key=Allowed(10, 1_000, 5))
+    call = await room.ask()
+    assert call.end() is None
+    assert await room.remaining("key:team-a", "concurrent", 5) == 5
+
+
 async def test_what_limits_have_waited_the_cache_does_not_wait_again() -> None:
     """The call carries it inward."""
     room = Room()

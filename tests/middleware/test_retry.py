@@ -45,6 +45,7 @@ def retrying(*steps, routes=(FAST,), headers=None, principal=None, **options):
     resources = Resources(
         clock=clock, limiter=None, answers=None, keys=None, prices=None,
         candidates=RouteCandidates(table, fleet, lambda *_: "none"), routes=table, fleet=fleet, objects=None,
+        lines=None,
     )  # fmt: skip
     call = call_of(clock, route=table.find("fast"), headers=Headers(headers or {}))
     if principal:
