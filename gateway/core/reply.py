@@ -4,9 +4,8 @@ The first chunk is the commitment: a Reply cannot be made without one. Until it 
 fall back or refuse with a proper status; from then on we are bound to what was begun.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Self
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Protocol, Self
 
 from msgspec import Struct
 
@@ -35,11 +34,71 @@ class Chunk(Struct, frozen=True):
     understands and its client did not ask for."""
 
 
+class Chunks(Protocol):
+    """Chunks as they come. An async generator of them is one."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Return them, to be iterated over once."""
+        ...
+
+    def __anext__(self) -> Awaitable[Chunk]:
+        """Wait for the next."""
+        ...
+
+    def aclose(self) -> Awaitable[object]:
+        """Take no more of them."""
+        ...
+
+
+Sight = Callable[[Chunk], Chunk | Awaitable[Chunk]]
+"""Sees a chunk as it passes, and returns it, or what is to pass in its place; to be waited for only where it must."""
+
+
+class Passing:
+    """Chunks on their way out, and who sees them as they pass: first whoever asked first.
+
+    One step of the event loop's for all who look on: a generator for each, within one another, cost 3 µs a chunk more.
+    """
+
+    __slots__ = ("_chunks", "_seen_by", "ended")
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self._seen_by: list[Sight] = []
+        self.ended = False
+        """The last one has passed."""
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> Chunk:
+        """Return the next, when everybody has seen it."""
+        try:
+            chunk = await self._chunks.__anext__()
+        except StopAsyncIteration:
+            self.ended = True
+            raise
+        for sees in self._seen_by:
+            seen = sees(chunk)
+            chunk = seen if isinstance(seen, Chunk) else await seen
+        return chunk
+
+    async def aclose(self) -> None:
+        """Take no more of them."""
+        await self._chunks.aclose()
+
+    def seen_by(self, sees: Sight) -> Self:
+        """Have `sees` see what passes from now on, behind those who do already."""
+        self._seen_by.append(sees)
+        return self
+
+
 class Reply(Struct):
     """A head and a first chunk, known now, and the rest as it comes. A whole answer has no rest."""
 
     first: Chunk
-    rest: AsyncGenerator[Chunk, None] | None = None
+    rest: Chunks | None = None
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] | None = None
     """The head that an answer brings along which goes on as it came. `None`: it is JSON, or a stream of events."""
@@ -51,16 +110,25 @@ class Reply(Struct):
 
     def keep(self) -> list[Chunk]:
         """Return a list that fills with the chunks as they pass."""
-        kept = [self.first]
-        if self.rest is not None:
-            self.rest = _keeping(self.rest, kept)
+        kept: list[Chunk] = []
+
+        def keep(chunk: Chunk) -> Chunk:
+            kept.append(chunk)
+            return chunk
+
+        self.map(keep)
         return kept
 
     def map(self, fn: Callable[[Chunk], Chunk]) -> None:
         """Have `fn` see, and perhaps change, every chunk as it passes."""
         self.first = fn(self.first)
-        if self.rest is not None:
-            self.rest = _mapping(self.rest, fn)
+        self.see_rest(fn)
+
+    def see_rest(self, sees: Sight) -> None:
+        """Have `sees` see every chunk behind the first as it passes."""
+        rest = self.rest
+        if rest is not None:
+            self.rest = (rest if isinstance(rest, Passing) else Passing(rest)).seen_by(sees)
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         """Every chunk, the first included."""
@@ -73,16 +141,3 @@ class Reply(Struct):
 async def _each(chunks: tuple[Chunk, ...]) -> AsyncGenerator[Chunk, None]:
     for chunk in chunks:
         yield chunk
-
-
-async def _keeping(chunks: AsyncGenerator[Chunk, None], kept: list[Chunk]) -> AsyncGenerator[Chunk, None]:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            kept.append(chunk)
-            yield chunk
-
-
-async def _mapping(chunks: AsyncGenerator[Chunk, None], fn: Callable[[Chunk], Chunk]) -> AsyncGenerator[Chunk, None]:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            yield fn(chunk)

@@ -5,8 +5,7 @@ the chain, and most endings just write a number down. Once begun, they cannot be
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
@@ -14,7 +13,7 @@ from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import GatewayError, Refused, Stopped, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Outcome, Receipt
-from gateway.core.reply import Chunk, Reply
+from gateway.core.reply import Chunk, Passing, Reply
 from gateway.core.usage import Usage
 from gateway.wire.estimate import request_tokens, text_tokens
 
@@ -108,9 +107,7 @@ class Exchange:
             self._close(error)
             raise
         receipt.first_chunk_s = call.clock.now() - receipt.began_s
-        self._count(reply.first)
-        if reply.rest is not None:
-            reply.rest = self._counted(reply.rest)
+        reply.map(self._count)
         self._reply = reply
         return reply
 
@@ -125,14 +122,7 @@ class Exchange:
         finally:
             self._close(error)
 
-    async def _counted(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                self._count(chunk)
-                yield chunk
-            self._call.receipt.outcome = "finished"
-
-    def _count(self, chunk: Chunk) -> None:
+    def _count(self, chunk: Chunk) -> Chunk:
         receipt = self._call.receipt
         receipt.chunks += 1
         receipt.completion_chars += len(chunk.text) + chunk.unseen
@@ -141,6 +131,7 @@ class Exchange:
         receipt.skipped += chunk.skipped
         if chunk.finish_reason:
             receipt.finish_reason = chunk.finish_reason
+        return chunk
 
     def _close(self, error: BaseException | None) -> None:
         call, receipt, reply = self._call, self._call.receipt, self._reply
@@ -148,7 +139,7 @@ class Exchange:
         if isinstance(error, asyncio.CancelledError) and not self._is_left():
             error = Stopped()
         if receipt.outcome == "open":
-            receipt.outcome = _outcome(error, reply)
+            receipt.outcome = "finished" if _is_over(error, reply) else _outcome(error, reply)
         if error is not None and not receipt.error:
             receipt.error = type(error).__name__
             receipt.code = (error.code or "") if isinstance(error, Refused) else ""
@@ -161,10 +152,18 @@ class Exchange:
         self._engine.end(call)
 
 
+def _is_over(error: BaseException | None, reply: Reply | None) -> bool:
+    """Tell whether every chunk was taken, whatever came after it."""
+    if reply is None:
+        return False
+    rest = reply.rest
+    return error is None if rest is None else isinstance(rest, Passing) and rest.ended
+
+
 def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:
     match error:
         case None:
-            return "finished" if reply is not None and reply.rest is None else "abandoned"
+            return "abandoned"
         case UpstreamFailed() | Stopped():
             return "failed" if reply is None else "broken"
         case Refused():

@@ -168,22 +168,20 @@ class HttpxResponse:
             self._inflater = Inflater(encoding)
         self._body = _body_of(answer)
 
+    async def more(self) -> bytes:
+        """Return the next piece of the body; nothing at its end."""
+        return await (self._next() if self._inflater is None else self._inflater.more(self._next))
+
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes."""
-        while data := await self._next():
-            if self._inflater is None:
-                yield data
-            else:
-                for piece in self._inflater.feed(data):
-                    yield piece
-        if self._inflater is not None:
-            self._inflater.end()
+        while data := await self.more():
+            yield data
 
     async def read(self, most: int) -> bytes:
         """Return the whole body, of at most `most` bytes."""
         parts: list[bytes] = []
         size = 0
-        async for data in self.pieces():
+        while data := await self.more():
             size += len(data)
             if size > most:
                 raise self._fail(Unreachable(f"the upstream's answer is longer than {most} bytes"))

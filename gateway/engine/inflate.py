@@ -1,7 +1,7 @@
 """Undoes a content-encoding that an upstream uses although we asked for none."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from gateway.core.errors import Unreachable
 
@@ -26,6 +26,21 @@ class Inflater:
         self._gzip = encoding != "deflate"
         self._zlib = zlib.decompressobj(_GZIP) if self._gzip else None
         self._head = b""
+        self._pieces: Iterator[bytes] = iter(())
+
+    async def more(self, packed: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return the next piece of what `packed` returns, which is nothing at the body's end.
+
+        Raises:
+            Unreachable: it cannot be unpacked, or was cut.
+        """
+        while not (piece := next(self._pieces, b"")):
+            data = await packed()
+            if not data:
+                self.end()
+                break
+            self._pieces = self.feed(data)
+        return piece
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` unpacks to, in pieces of at most `MOST_PIECE_BYTES`.

@@ -95,12 +95,11 @@ async def _masked(pieces: AsyncGenerator[Chunk, None], sent: Mapping[str, str]) 
 async def _pieces(lent: Lent, patience: Patience) -> AsyncGenerator[Chunk, None]:
     said = False
     try:
-        async with aclosing(lent.response.pieces()) as pieces:
-            async for data in pieces:
-                patience.pause()
-                said = True
-                yield Chunk(data)
-                patience.heard(len(data))
+        while data := await lent.response.more():
+            patience.pause()
+            said = True
+            yield Chunk(data)
+            patience.heard(len(data))
     except UpstreamFailed as error:
         if not said:
             raise

@@ -33,13 +33,17 @@ class Response(Protocol):
         """The whole body is here, though it may still have to be read."""
         ...
 
-    def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it comes, content-encoding undone.
+    async def more(self) -> bytes:
+        """Return what has come of the body since it was asked for last, content-encoding undone; nothing at its end.
 
         Raises:
             Unreachable: the connection broke before the body's end.
             TimedOut: the exchange's deadline passed.
         """
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes, piece by piece, as `more` returns it."""
         ...
 
     async def read(self, most: int) -> bytes:

@@ -1,35 +1,34 @@
 """The one place that talks to upstreams: it sends a provider's request and waits for the first chunk.
 
 The first chunk is the first that says something: a role alone, or an error right behind it, commits us to nothing, so
-another deployment may still be asked.
+another deployment may still be asked (`streaming`).
 """
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.call import Attempt, Call, Operation
-from gateway.core.errors import Broke, TimedOut, Unreachable, UpstreamFailed
+from gateway.core.errors import TimedOut, Unreachable, UpstreamFailed
 from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
-from gateway.core.usage import Usage
 from gateway.engine.access import Access
 from gateway.engine.engine import IN_TOKENS, estimated_usage
 from gateway.engine.passing import Lent, is_no_text, lacking, passed_on
 from gateway.engine.patience import Patience, Sent
+from gateway.engine.streaming import streamed
 from gateway.engine.transport import Deadline, Response, Transport
-from gateway.providers.base import LocalProvider, Provider, Reader, Request, beside_chat, speaks, used_so_far
+from gateway.providers.base import LocalProvider, Provider, Request, beside_chat, speaks
 from gateway.providers.beside_usage import usage_unsaid
 from gateway.providers.bridge import Bridge, as_chat, plain_for
 from gateway.providers.masking import without_credentials
 from gateway.wire.chat_events import ChatDecoder
 from gateway.wire.fold import unfold
-from gateway.wire.openai import usage_event, with_usage
+from gateway.wire.openai import with_usage
 from gateway.wire.surfaces import SURFACES
 
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
@@ -119,7 +118,7 @@ class Upstream:
             tried.usage = usage_unsaid(attempt)
             return replace(reply, first=replace(reply.first, usage=tried.usage))
         if attempt.stream and _is_stream(response.headers.get("content-type", "")):
-            return await _streamed(attempt, provider.reader(attempt), lent, patience)
+            return await streamed(attempt, provider.reader(attempt), lent, patience)
         body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
         if attempt.stream and isinstance(provider, Bridge):
             return _told(tried, provider.told(attempt, body))
@@ -199,105 +198,17 @@ async def _whole_body(response: Response, patience: Patience) -> bytes:
     """Return the body of a whole answer. Blank lines say no more than that the upstream is alive."""
     pieces: list[bytes] = []
     size = 0
-    async with aclosing(response.pieces()) as arriving:
-        async for piece in arriving:
-            size += len(piece)
-            if size > MOST_ANSWER_BYTES:
-                raise Unreachable(f"the upstream's answer is longer than {MOST_ANSWER_BYTES} bytes")
-            pieces.append(piece)
-            patience.pause()
-            if piece.isspace():
-                patience.check()
-            else:
-                patience.heard(len(piece))
+    while piece := await response.more():
+        size += len(piece)
+        if size > MOST_ANSWER_BYTES:
+            raise Unreachable(f"the upstream's answer is longer than {MOST_ANSWER_BYTES} bytes")
+        pieces.append(piece)
+        patience.pause()
+        if piece.isspace():
+            patience.check()
+        else:
+            patience.heard(len(piece))
     return b"".join(pieces)
-
-
-async def _streamed(attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> Reply:
-    if "html" in lent.response.headers.get("content-type", ""):
-        raise Unreachable(f"{attempt.deployment.provider} answered with a web page instead of a stream")
-    chunks = _from_first_word(attempt, _chunks(attempt, reader, lent, patience))
-    return Reply(await anext(chunks), chunks)
-
-
-async def _from_first_word(attempt: Attempt, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks, the first with content first. Whatever fails behind it breaks an answer that had begun.
-
-    One generator for both, so that whoever closes it closes what is within, also before anything else was taken.
-    """
-    async with aclosing(chunks):
-        yield await _first_that_speaks(chunks)
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except UpstreamFailed as error:
-            broke = (
-                error if isinstance(error, Broke) else Broke(f"the answer broke off: {error.message}", code=error.code)
-            )
-            broke.unhealthy = error.unhealthy
-            attempt.failed(broke)
-            raise broke from (None if broke is error else error)
-
-
-async def _first_that_speaks(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
-    """Return the first chunk with content, with the silent ones before it joined on."""
-    silent: list[Chunk] = []
-    async for chunk in chunks:
-        if not chunk.silent:
-            if not silent:
-                return chunk
-            all = [*silent, chunk]
-            skipped = sum(piece.skipped for piece in all)
-            return replace(chunk, data=b"".join(piece.data for piece in all), skipped=skipped)
-        if not chunk.usage_only:
-            silent.append(chunk)
-    raise Broke("the upstream's stream ended before it said anything")
-
-
-async def _chunks(attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks as they come, and the usage by estimate if the upstream never says it."""
-    tried = attempt.tried
-    try:
-        try:
-            async with aclosing(lent.response.pieces()) as pieces:
-                async for data in pieces:
-                    patience.pause()
-                    spoke = False
-                    for chunk in reader.feed(data):
-                        _note(tried, chunk)
-                        yield chunk
-                        if chunk.silent:
-                            patience.resume()
-                        else:
-                            spoke = True
-                            patience.heard(len(chunk.text) + chunk.unseen)
-                    if reader.finished:
-                        break
-                    if reader.complete:
-                        patience.for_last_words()
-                    if not spoke:
-                        patience.check()
-        except UpstreamFailed:
-            if not reader.complete:
-                raise
-        for chunk in reader.end():
-            _note(tried, chunk)
-            yield chunk
-        lent.finished = True
-        if tried.usage is None and attempt.surface == attempt.operation == "chat":
-            usage = tried.usage = estimated_usage(attempt, tried.chars)
-            data = usage_event(f"chatcmpl-{attempt.id}", int(attempt.clock.wall()), attempt.model, usage)
-            yield Chunk(data, usage=usage, usage_only=True)
-    finally:
-        if tried.usage is None and tried.chars and attempt.operation in IN_TOKENS:
-            tried.usage = at_least(used_so_far(reader), estimated_usage(attempt, tried.chars))
-
-
-def at_least(said: Usage | None, estimate: Usage) -> Usage:
-    """Return what an answer used that was not told to its end: what was sent as said by then, the rest by estimate."""
-    if said is None or not said.prompt_tokens:
-        return estimate
-    return replace(said, completion_tokens=max(said.completion_tokens, estimate.completion_tokens), estimated=True)
 
 
 def _note(tried: Tried, chunk: Chunk) -> None:
@@ -322,7 +233,7 @@ async def _drain(response: Response, deadline: Deadline) -> None:
     """Read the body's last bytes, which say nothing more, so that the connection can be used again."""
     deadline.at_s = asyncio.get_running_loop().time() + DRAIN_S
     try:
-        async for _ in response.pieces():
+        while await response.more():
             pass
     except UpstreamFailed:
         pass  # the answer is complete; the connection is just not worth keeping

@@ -1,7 +1,6 @@
 """What a call costs, in nano-dollars: the tokens of each attempt times the price of the deployment that was asked."""
 
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
+from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar
 
 from gateway.core.call import OF_MODELS, Call, Operation
@@ -49,8 +48,7 @@ class Cost:
             return reply  # a room further in knows better: an answer it kept costs nothing
         await bill.look_up()
         bill.take(reply.first)
-        if reply.rest is not None:
-            reply.rest = _billed(reply.rest, bill)
+        reply.see_rest(bill.pass_on)
         return reply
 
 
@@ -78,6 +76,15 @@ class Bill:
         if chunk.usage is not None:
             self._answer = chunk.usage
             self._receipt.cost_nusd = self._total_nusd()
+
+    def pass_on(self, chunk: Chunk) -> Chunk | Coroutine[Any, Any, Chunk]:
+        """Return `chunk`, when what it says was used is billed; wait only for a price that nobody asked for yet."""
+        if chunk.usage is None:
+            return chunk
+        if self.lacks_a_price:
+            return self._pass_on_late(chunk)
+        self.take(chunk)
+        return chunk
 
     @property
     def lacks_a_price(self) -> bool:
@@ -115,19 +122,14 @@ class Bill:
             total += cost
         return total
 
+    async def _pass_on_late(self, chunk: Chunk) -> Chunk:
+        await self.look_up()
+        self.take(chunk)
+        return chunk
+
     async def _close_late(self) -> None:
         await self.look_up()
         self._receipt.cost_nusd = self._total_nusd()
-
-
-async def _billed(chunks: AsyncGenerator[Chunk, None], bill: Bill) -> AsyncGenerator[Chunk, None]:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            if chunk.usage is not None:
-                if bill.lacks_a_price:
-                    await bill.look_up()
-                bill.take(chunk)
-            yield chunk
 
 
 def _cost_nusd(usage: Usage, price: Price | None) -> int | None:

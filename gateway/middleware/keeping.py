@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from gateway.core.call import Call
 from gateway.core.errors import Unavailable
-from gateway.core.reply import Chunk, Reply
+from gateway.core.reply import Chunk, Chunks, Reply
 from gateway.core.resources import Objects, Stored
 from gateway.middleware.history import RESPONSE, items_of
 from gateway.wire.openai import encode
@@ -64,7 +64,7 @@ class Keeping:
             return Reply.of(*first)
         return Reply(first[0], self._all_passed(first[1:], rest))
 
-    async def _all_passed(self, first: list[Chunk], rest: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    async def _all_passed(self, first: list[Chunk], rest: Chunks) -> AsyncGenerator[Chunk, None]:
         async with aclosing(rest):
             for chunk in first:
                 yield chunk

@@ -15,7 +15,7 @@ from msgspec import Raw
 from gateway.core.call import Body, Call
 from gateway.core.errors import TOO_LONG, BadRequest, Broke, GatewayError, Rejected, UpstreamFailed
 from gateway.core.receipt import Why
-from gateway.core.reply import Chunk, Reply
+from gateway.core.reply import Chunk, Chunks, Reply
 from gateway.core.route import Deployment, Prefill
 from gateway.core.usage import Usage
 from gateway.middleware.tries import Ask, Begun, Place, Tries
@@ -63,7 +63,7 @@ async def _all_of(reply: Reply) -> Reply:
     return Reply.of(*kept)
 
 
-async def _going_on(kept: list[Chunk], rest: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+async def _going_on(kept: list[Chunk], rest: Chunks) -> AsyncGenerator[Chunk, None]:
     async with aclosing(rest):
         for chunk in kept:
             yield chunk

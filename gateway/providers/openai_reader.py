@@ -1,7 +1,7 @@
 """Reads a streamed answer in OpenAI's dialect and forwards it.
 
-Most events are right as they come. They are decoded into a struct that refuses whatever needs a second look, and go on
-as the bytes that they are; all others are decoded to the last field, mended and written anew.
+Most events are right as they come, and go on so (`openai_clean`); all others are decoded to the last field, mended and
+written anew.
 
 **When is an answer complete?** When the upstream said `[DONE]`, or when every choice that was asked for has its finish
 reason, however the stream ends then. Some servers leave out the one, some the other. A stream that ends with neither
@@ -10,16 +10,14 @@ anything at all is no answer. Where only the finish reason is missing, it is fil
 where it may have been in an event that could not be read.
 """
 
-from typing import Literal
-
 import msgspec
-from msgspec import Struct
 
 from gateway.core.call import Attempt
 from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.failures import UNREADABLE, brief
+from gateway.providers.openai_clean import said_in
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object
 from gateway.providers.openai_stream import StreamMender
@@ -29,45 +27,6 @@ from gateway.wire import sse
 
 MOST_HEAD_BYTES = 64 * 1024
 """Bytes that are kept of a stream which has no events, to say what it is instead."""
-
-
-class _CleanFunction(Struct, gc=False):
-    arguments: str
-    name: Literal[""] | None = None
-
-
-class _CleanCall(Struct, gc=False):
-    index: int
-    function: _CleanFunction
-    id: Literal[""] | None = None
-
-
-class _CleanDelta(Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_CleanCall] | None = None
-    role: None = None
-    reasoning: None = None
-
-
-class _CleanChoice(Struct, gc=False):
-    index: int
-    delta: _CleanDelta
-    finish_reason: None
-
-
-class _Clean(Struct, gc=False):
-    id: str
-    object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    choices: list[_CleanChoice]
-    usage: None = None
-    error: None = None
-
-
-_clean = msgspec.json.Decoder(_Clean).decode
 
 
 class ChatReader:
@@ -81,22 +40,14 @@ class ChatReader:
         self._spoke = False
         self._done = False
         self._failure: UpstreamFailed | None = None
+        self.complete = False
+        """`[DONE]` was seen, or the finish reason of every choice."""
+        self.finished = False
+        """`[DONE]` was seen, or what a complete answer used, or a failure."""
         self._exact = must_be_exact(attempt, calls_come_whole=vendor.tool_calls == "whole")
         self._skipped = 0
         self._lost = False
         """What was skipped may have been a part of the answer."""
-        self._unseen = 0
-        """Of the event that was found clean."""
-
-    @property
-    def complete(self) -> bool:
-        """`[DONE]` was seen, or the finish reason of every choice."""
-        return self._failure is None and (self._done or self._mender.complete)
-
-    @property
-    def finished(self) -> bool:
-        """`[DONE]` was seen, or what a complete answer used, or a failure."""
-        return self._done or self._failure is not None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that `data` completes: events that came together are one chunk, but for the usage.
@@ -134,12 +85,16 @@ class ChatReader:
                 raise self._failure
         if not self.complete and self._mender.counted and not self._lost:
             chunks += self._mender.close()
+            self.complete = self._mender.complete
         if not self.complete:
             raise self._cut_off()
         return chunks
 
     def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
         """Read `events`; an error behind something that was said waits for the next call."""
+        if (chunk := self._as_it_came(events)) is not None:
+            self._spoke = True
+            return [chunk]
         run = _Run()
         for event in events:
             try:
@@ -150,13 +105,27 @@ class ChatReader:
                 self._skip(run)
             if self._failure is not None:
                 run.take(self._mender.left())
+            self.finished = self._done or self._failure is not None
             if self.finished:
                 break
+        self.complete = self._failure is None and (self._done or self._mender.complete)
         chunks = run.chunks()
         self._spoke = self._spoke or not run.silent
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
+
+    def _as_it_came(self, events: list[sse.Event]) -> Chunk | None:
+        """Return events that all are right as they came; `None`: some of them need a second look."""
+        text, unseen = "", 0
+        for event in events:
+            said = None if event.name else said_in(event.data, self._mender)
+            if said is None:
+                return None
+            text += said[0]
+            unseen += said[1]
+        data = b"data: %b\n\n" % b"\n\ndata: ".join([event.data for event in events])
+        return Chunk(data, text, unseen=unseen)
 
     def _read(self, event: sse.Event, run: "_Run") -> None:
         mender, data = self._mender, event.data
@@ -165,8 +134,8 @@ class ChatReader:
                 raise lost()  # the finish reason, perhaps
             run.take(mender.close())
             self._done = True
-        elif (text := self._text_of_clean(event)) is not None:
-            run.add(data, text, self._unseen)
+        elif not event.name and (said := said_in(data, mender)) is not None:
+            run.add(data, *said)
         elif data:
             chunks = mender.event(data, event.name)
             if self._lost and mender.called:
@@ -183,41 +152,6 @@ class ChatReader:
             return
         self._lost = self._lost or needed
         run.skip()
-
-    def _text_of_clean(self, event: sse.Event) -> str | None:
-        """Return what an event says if it can go on as it came; `None`: it needs a second look."""
-        try:
-            said = _clean(event.data)
-            if not event.data.isascii():
-                event.data.decode()  # fields that we do not know were not decoded
-        except UNREADABLE:
-            return None
-        mender, text = self._mender, None
-        head = mender.head
-        self._unseen = 0
-        if said.id != head.id or said.model != head.model or said.created != head.created:
-            return None
-        if event.name or b"\n" in event.data:
-            return None
-        for choice in said.choices:
-            state = mender.choices.get(choice.index)
-            delta = choice.delta
-            if state is None or state.finish:
-                return None
-            if delta.tool_calls:
-                for call in delta.tool_calls:
-                    self._unseen += len(call.function.arguments)
-                    if not state.straight or not 0 <= call.index < len(state.calls):
-                        return None
-            elif not (delta.content or delta.reasoning_content or delta.refusal):
-                return None
-            state.spoke = True
-            self._unseen += len(delta.reasoning_content or "")
-            if choice.index != 0:
-                self._unseen += len(delta.content or "")
-            else:
-                text = (text or "") + (delta.content or "")
-        return text if text is not None or not said.choices else ""
 
     def _cut_off(self) -> UpstreamFailed:
         """Return why there is no more."""
