@@ -1,1 +1,23 @@
+"""Every test's event loop, and the servers that tests share."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+from tests.steady import SteadyLoop
 from tests.valkey import own_valkey, valkey_url  # noqa: F401
+
+ON_BOTH = {"test_transport_contract.py", "test_http1.py"}
+"""What speaks to sockets is tested on both event loops: uvloop's is what serves, asyncio's is what may have to."""
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Tell pytest-asyncio which event loops a test runs on."""
+    loops: dict[str, LoopFactory] = {"asyncio": SteadyLoop}
+    if item.path.name in ON_BOTH:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops

@@ -20,6 +20,7 @@ from openai import AsyncOpenAI
 from gateway.http.app import make_app
 from gateway.settings.live import Live
 from gateway.settings.process import Process
+from tests.steady import LoopClock
 
 CHAIN = "chain: [{use: metrics}, {use: cost}, {use: retry, first_wait: 10ms, longest_wait: 50ms}]"
 
@@ -104,7 +105,7 @@ def mock_config(upstream_url: str, chain: str = CHAIN, more: str = "") -> str:
 async def serving(config: str) -> AsyncIterator[Serving]:
     """Serve `config` until the block ends."""
     text = Text(config)
-    live = Live(text, Process())
+    live = Live(text, Process(LoopClock()))
     server = uvicorn.Server(uvicorn.Config(make_app(live), log_config=None, timeout_graceful_shutdown=1))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     # Named TCP, for asyncio turns Nagle's algorithm off only then: 40 ms for every answer on a connection used again.
