@@ -62,6 +62,9 @@ from tests.steps import (
     Tool,
 )
 
+MOST_S = 30.0
+"""How long anything may take that is sure to come: a machine may have others to serve."""
+
 __all__ = [
     "Asked",
     "Busy",
@@ -134,7 +137,7 @@ class ScriptedUpstream:
             return self._always[asked.model]
         return self.script.popleft() if self.script else "Hello"
 
-    async def until(self, predicate: Callable[[], object], timeout: float = 2.0) -> None:
+    async def until(self, predicate: Callable[[], object], timeout: float = MOST_S) -> None:
         """Wait until `predicate()` holds.
 
         Raises:

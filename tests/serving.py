@@ -47,7 +47,7 @@ class Serving:
         self.url = url
         self.live = live
         self.config = config
-        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
         self._clients: list[AsyncOpenAI] = []
 
     def openai(self, key: str = "none", **more: object) -> AsyncOpenAI:
@@ -137,7 +137,7 @@ class Started:
         """Everything it wrote, to both of its outputs."""
         return self._log.read_text()
 
-    def until_said(self, pattern: str, within_s: float = 20.0) -> "re.Match[str]":
+    def until_said(self, pattern: str, within_s: float = 60.0) -> "re.Match[str]":
         """Wait until it has written something that matches `pattern`."""
         until_s = time.monotonic() + within_s
         while not (match := re.search(pattern, self.said)):
@@ -149,10 +149,10 @@ class Started:
     def until_ready(self, workers: int = 1) -> None:
         """Wait until it answers, through every worker."""
         self.url = self.until_said(r"(http://127\.0\.0\.1:\d+)/v1")[1]
-        until_s = time.monotonic() + 40  # a machine may have others to serve
+        until_s = time.monotonic() + 60  # a machine may have others to serve
         while workers:
             try:
-                workers -= httpx.get(f"{self.url}/ready", trust_env=False).status_code == 200
+                workers -= httpx.get(f"{self.url}/ready", trust_env=False, timeout=60).status_code == 200
             except httpx.TransportError:
                 assert time.monotonic() < until_s, self.said
                 time.sleep(0.02)
@@ -181,7 +181,7 @@ def started(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(15)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.lean import Lean
-from tests.script import ScriptedUpstream, Silent, Slow
+from tests.script import MOST_S, ScriptedUpstream, Silent, Slow
 from tests.serving import mock_config, started
 
 CHAIN = "chain: [{use: log, format: json}, {use: metrics}, {use: cost}, {use: retry}]"
@@ -37,7 +37,7 @@ async def gateway_of(upstream, folder, workers=1, server="drain: 20s", **more):
         yield gateway
 
 
-async def ended(gateway, within_s=30):
+async def ended(gateway, within_s=60):
     """Return the exit status. No process may be left."""
     status = await asyncio.to_thread(gateway.process.wait, within_s)
     for pid in workers_of(gateway):
@@ -67,7 +67,7 @@ async def streaming(upstream, gateway, step):
     upstream.will(step)
     client = await Lean.open(gateway.url)
     client.send(stream=True)
-    await upstream.until(lambda: upstream.asked > asked and any(c.events > 2 for c in upstream.connections), 10)
+    await upstream.until(lambda: upstream.asked > asked and any(c.events > 2 for c in upstream.connections))
     return client
 
 
@@ -83,7 +83,7 @@ async def asking_on(client):
 
 async def refused(gateway):
     """Wait until nobody new is let in."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MOST_S):
         with pytest.raises(ConnectionRefusedError):
             while True:
                 (await Lean.open(gateway.url)).close()

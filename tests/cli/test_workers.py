@@ -31,7 +31,7 @@ async def serve(upstream, valkey_url, tmp_path, limits):
 async def ask(url, text):
     """One call over a connection of its own, so that any worker may get it."""
     body = {"model": "mock", "messages": [{"role": "user", "content": text}]}
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         headers = {"authorization": f"Bearer {KEY}"}
         return await client.post(f"{url}/v1/chat/completions", json=body, headers=headers)
 
@@ -90,7 +90,7 @@ async def status_of(url, text):
 
 async def until_all(url, state):
     """Wait until whichever worker is asked says that its one deployment is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any([f'"state":"{state}"' not in await get(url, "/health") for _ in range(20)]):
             await asyncio.sleep(0.1)
 

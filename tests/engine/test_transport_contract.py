@@ -46,7 +46,7 @@ def chat(upstream: ScriptedUpstream, *, stream: bool = False, **more: Any) -> Re
 
 
 async def begin(transport: Transport, request: Request, deadline: Deadline | None = None) -> Response:
-    return await transport.send(request, connect_s=2.0, deadline=deadline or within(5.0))
+    return await transport.send(request, connect_s=30.0, deadline=deadline or within(30.0))
 
 
 async def ask(transport: Transport, request: Request, deadline: Deadline | None = None) -> bytes:
@@ -277,7 +277,7 @@ async def test_who_is_cancelled_while_waiting_closes_the_connection(transport: T
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    await upstream.until(lambda: upstream.gone, timeout=0.5)
+    await upstream.until(lambda: upstream.gone)
     assert b"Hello" in await ask(transport, chat(upstream))
 
 
@@ -288,7 +288,7 @@ async def test_a_stream_that_is_let_go_of_is_closed(transport: Transport, upstre
     await anext(response.pieces())
     response.close()
     response.close()
-    await upstream.until(lambda: upstream.gone, timeout=0.5)
+    await upstream.until(lambda: upstream.gone)
     assert b"Hello" in await ask(transport, chat(upstream))
     assert upstream.accepted == 2
 
@@ -309,7 +309,7 @@ async def test_no_cancellation_leaves_anything_behind(transport: Transport, upst
 
     for _ in range(200):
         upstream.will(Slow("one two three", first_s=rng.random() * 0.01, between_s=0.002))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*map(one, range(200)))
         while upstream.script:
             await ask(transport, chat(upstream))

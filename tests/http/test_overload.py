@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.registry import REGISTRY
 
 from gateway.http import admission
-from tests.script import ScriptedUpstream, Silent, Slow, Stalls
+from tests.script import MOST_S, ScriptedUpstream, Silent, Slow, Stalls
 from tests.serving import mock_config, serving, started
 
 
@@ -28,7 +28,7 @@ def limited(upstream, **limits):
 
 async def until_calls(gateway, **expected):
     """Wait until `/health` says so: `under_way=1, waiting=0`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MOST_S):
         while (await gateway.http.get("/health")).json()["calls"] != expected:
             await asyncio.sleep(0.01)
 
@@ -84,7 +84,7 @@ async def test_a_refused_call_is_not_even_read(upstream):
         assert (await gateway.http.post("/v1/chat/completions", content=b"{no json")).status_code == 503
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway.url))
         writer.write(request(b"{", length=30_000_000))
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), MOST_S)
         writer.close()
         assert b" 503 " in answer and b"connection: close" in answer
         first.cancel()
@@ -255,7 +255,7 @@ class Load:
         came_s = time.monotonic()
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(request())
-        async with asyncio.timeout(20):  # or it hangs
+        async with asyncio.timeout(MOST_S):  # or it hangs
             answer = await reader.readuntil(b"\r\n\r\n")
             length = answer.partition(b"content-length: ")[2].partition(b"\r\n")[0]
             await reader.readexactly(int(length))
