@@ -135,6 +135,7 @@ async def test_an_idle_connection_that_speaks_is_closed(transport: NativeTranspo
     assert b"Hello" in await ask(transport, chat(upstream))
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # how long a connection is idle, only a steady clock can say
 async def test_idle_connections_are_closed_and_the_one_in_use_is_not(
     upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ):

@@ -115,13 +115,13 @@ async def test_a_redis_that_answers_nothing_holds_up_nobody(own_valkey: Valkey) 
     meter = a_meter("requests", 1_000)
     async with store_of(own_valkey.url, budget_s=0.1) as store:
         own_valkey.send_signal(signal.SIGSTOP)
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         await asyncio.gather(*(store.hold(f"first-{n}", [(meter, 1)]) for n in range(100)))
-        assert time.monotonic() - began_s < 0.4
-        began_s = time.monotonic()
+        assert asyncio.get_running_loop().time() - began_s < 0.4
+        began_s = asyncio.get_running_loop().time()
         for n in range(500):
             assert isinstance(await store.hold(f"next-{n}", [(meter, 1)]), Held)
-        assert time.monotonic() - began_s < 0.1
+        assert asyncio.get_running_loop().time() - began_s < 0.1
         own_valkey.send_signal(signal.SIGCONT)
         await eventually(store.ping)
 

@@ -129,10 +129,10 @@ async def test_rows_wait_for_a_database_that_is_gone(upstream, own_postgres: Pos
         await gateway.ask("before", key="secret-a")
         await eventually(lambda: recorded(url))
         own_postgres.stop()
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         for n in range(20):
             assert (await gateway.ask(f"during {n}", key="secret-a")).status_code == 200
-        assert time.monotonic() - began_s < 3.0
+        assert asyncio.get_running_loop().time() - began_s < 3.0
         await eventually(lambda: is_("gone"))
         assert (await health())["status"] == "degraded"
         own_postgres.start()
