@@ -9,7 +9,7 @@ from typing import Any
 from gateway.core.receipt import Receipt, Tried
 from gateway.middleware.base import Options
 from gateway.wire.openai import DONE
-from tests.script import ScriptedUpstream
+from tests.script import MOST_S, ScriptedUpstream
 from tests.serving import Serving, serving
 
 PRICES = {"a": (1, 2), "b": (10, 20), "c": (100, 200)}
@@ -52,7 +52,7 @@ class Places:
 
     async def receipt(self) -> Receipt:
         """Wait until all calls so far are over; return the last one's receipt."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MOST_S):
             while self.gateway.live.gateway.engine.busy:
                 await asyncio.sleep(0.005)
         return receipts[-1]

@@ -18,7 +18,7 @@ from typing import Any, Self
 import asyncpg
 import pytest
 
-READY_WITHIN_S = 20.0
+READY_WITHIN_S = 60.0
 USER, PASSWORD = "gateway", "canary/of#the@tests"
 QUOTED_PASSWORD = "canary%2Fof%23the%40tests"
 
@@ -70,7 +70,7 @@ class Postgres:
         """Stop it at once: whoever is connected sees the connection break."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(10)
+            self._process.wait(30)
             self._process = None
 
     def freeze(self) -> None:
@@ -103,7 +103,7 @@ class Postgres:
                 os.chown(path, self._as["user"], self._as["group"])
         command = [self._binaries / "initdb", "-D", self._data, "-U", USER, f"--pwfile={password}"]
         command += ["--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60, **self._as)
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120, **self._as)
         assert done.returncode == 0, done.stderr
 
 

@@ -13,6 +13,7 @@ A real HTTP/1.1 server on a real socket, so that what is tested is what will run
     Slow("Hello", first_s=0.1, between_s=0.01)
     Dribbles("one two", between_s=0.1)    the same for whole answers too: their body comes word by word
     Stalls("one two", after_events=2)    an answer that falls silent, until the client leaves
+    Held(go, after_events=2)         one that goes on when the test says so, by `go.set()`
     Floods(megabytes=50)             a stream that is long, as fast as it is taken
     Pings("one two", after_events=2)    the same, but for signs of life: comments or, in a whole answer, blank lines
     Cut("one two", after_events=2)   a stream that is closed before its end; `resets`: by a TCP reset
@@ -48,6 +49,7 @@ from tests.steps import (
     Events,
     Fails,
     Floods,
+    Held,
     Html,
     InBand,
     Mumbles,
@@ -62,6 +64,9 @@ from tests.steps import (
     Tool,
 )
 
+MOST_S = 30.0
+"""How long anything may take that is sure to come: a machine may have others to serve."""
+
 __all__ = [
     "Asked",
     "Busy",
@@ -71,6 +76,7 @@ __all__ = [
     "Fails",
     "Floods",
     "Gone",
+    "Held",
     "Html",
     "InBand",
     "Mumbles",
@@ -134,7 +140,7 @@ class ScriptedUpstream:
             return self._always[asked.model]
         return self.script.popleft() if self.script else "Hello"
 
-    async def until(self, predicate: Callable[[], object], timeout: float = 2.0) -> None:
+    async def until(self, predicate: Callable[[], object], timeout: float = MOST_S) -> None:
         """Wait until `predicate()` holds.
 
         Raises:
@@ -310,6 +316,8 @@ class _Connection(asyncio.Protocol):
             case Stalls():
                 await self._begin(Says(step.text), asked, step.after_events, step.between_s)
                 await self._forever()
+            case Held():
+                await self._hold(step, asked)
             case Floods():
                 await self._flood(step.megabytes, asked)
             case Pings():
@@ -357,6 +365,18 @@ class _Connection(asyncio.Protocol):
         for event in said:
             await self._event(event)
             await asyncio.sleep(between_s)
+
+    async def _hold(self, step: Held, asked: Asked) -> None:
+        *said, last = pieces(Says(step.text), asked)
+        if step.after_events:
+            await self._stream(said[: step.after_events], head=_head(asked))
+        await step.go.wait()
+        if not step.after_events:
+            await self._answer(Says(step.text), asked)
+            return
+        for event in said[step.after_events :]:
+            await self._event(event)
+        await self._event(last, ends=True)
 
     async def _flood(self, megabytes: int, asked: Asked) -> None:
         first, piece, *closing, last = events(Says("x" * 16_000), asked)

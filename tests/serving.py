@@ -20,6 +20,7 @@ from openai import AsyncOpenAI
 from gateway.cli.server import config_of
 from gateway.settings.live import Live
 from gateway.settings.process import Process
+from tests.steady import LoopClock
 
 CHAIN = "chain: [{use: metrics}, {use: cost}, {use: retry, first_wait: 10ms, longest_wait: 50ms}]"
 
@@ -46,7 +47,7 @@ class Serving:
         self.url = url
         self.live = live
         self.config = config
-        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
         self._clients: list[AsyncOpenAI] = []
 
     def openai(self, key: str = "none", **more: object) -> AsyncOpenAI:
@@ -105,7 +106,7 @@ def mock_config(upstream_url: str, chain: str = CHAIN, more: str = "") -> str:
 async def serving(config: str) -> AsyncIterator[Serving]:
     """Serve `config` until the block ends."""
     text = Text(config)
-    live = Live(text, Process())
+    live = Live(text, Process(LoopClock()))
     server = uvicorn.Server(config_of(live))
     server.config.timeout_graceful_shutdown = 1
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
@@ -138,7 +139,7 @@ class Started:
         """Everything it wrote, to both of its outputs."""
         return self._log.read_text()
 
-    def until_said(self, pattern: str, within_s: float = 20.0) -> "re.Match[str]":
+    def until_said(self, pattern: str, within_s: float = 60.0) -> "re.Match[str]":
         """Wait until it has written something that matches `pattern`."""
         until_s = time.monotonic() + within_s
         while not (match := re.search(pattern, self.said)):
@@ -150,10 +151,10 @@ class Started:
     def until_ready(self, workers: int = 1) -> None:
         """Wait until it answers, through every worker."""
         self.url = self.until_said(r"(http://127\.0\.0\.1:\d+)/v1")[1]
-        until_s = time.monotonic() + 40  # a machine may have others to serve
+        until_s = time.monotonic() + 60  # a machine may have others to serve
         while workers:
             try:
-                workers -= httpx.get(f"{self.url}/ready", trust_env=False).status_code == 200
+                workers -= httpx.get(f"{self.url}/ready", trust_env=False, timeout=60).status_code == 200
             except httpx.TransportError:
                 assert time.monotonic() < until_s, self.said
                 time.sleep(0.02)
@@ -182,7 +183,7 @@ def started(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(15)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

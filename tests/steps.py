@@ -1,5 +1,6 @@
 """The steps of a scripted upstream, each the answer to one request. `tests/script.py` lists and plays them."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +71,15 @@ class Stalls:
     text: str = "Hello"
     after_events: int = 1
     between_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """An answer that goes on when a test says `go.set()`; before that, so many of its events are said."""
+
+    go: asyncio.Event
+    text: str = "Hello"
+    after_events: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ Said = (
     | Slow
     | Dribbles
     | Stalls
+    | Held
     | Floods
     | Pings
     | Cut

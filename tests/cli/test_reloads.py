@@ -80,7 +80,7 @@ def replace(file, text):
 
 async def until_served(gateway, times):
     """Wait until the workers have said so often that a new configuration serves."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while gateway.said.count(SERVES) < times:
             await asyncio.sleep(0.005)
 

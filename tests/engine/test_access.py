@@ -40,7 +40,7 @@ class Issuer:
         self.clock = StillClock()
         self.access = Access(Grants(f"{upstream.origin}/token"), transport, self.clock)
 
-    async def sends(self, within_s: float = 5.0) -> str:
+    async def sends(self, within_s: float = 30.0) -> str:
         """Return what a request is sent with."""
         request = Request("https://example.org", b"", {})
         await self.access.authorize(request, Deadline(asyncio.get_running_loop().time() + within_s, "headers"))

@@ -38,7 +38,7 @@ class Process:
         if self.fleet._telling:
             await asyncio.wait(self.fleet._telling)
 
-    async def until(self, *, rests: bool, within_s: float = 5.0) -> None:
+    async def until(self, *, rests: bool, within_s: float = 30.0) -> None:
         """Wait until it has learnt, by its own polls, whether it rests."""
 
         async def so() -> bool:

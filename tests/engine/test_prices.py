@@ -175,9 +175,9 @@ async def test_a_slow_lookup_holds_no_call_and_serves_the_next(monkeypatch):
     """The wait is bounded; a client that leaves does not end the lookup for the others."""
     monkeypatch.setattr(prices, "LOOKUP_S", 0.05)
     gate = threading.Event()
-    monkeypatch.setattr(prices, "table_prices", lambda *_: (gate.wait(5), prices.Always(FREE))[1])
+    monkeypatch.setattr(prices, "table_prices", lambda *_: (gate.wait(60), prices.Always(FREE))[1])
     one = book()
-    assert await asyncio.wait_for(one.of(place("openai", "x")), 2) is None
+    assert await asyncio.wait_for(one.of(place("openai", "x")), 20) is None
     gate.set()
     for _ in range(100):
         if (found := await one.of(place("openai", "x"))) is not None:
@@ -202,7 +202,7 @@ async def test_warming_looks_everything_up_without_the_internet(monkeypatch):
 def test_the_table_is_not_imported_with_the_gateway():
     """It takes longer than all the rest of the start."""
     check = "import sys, gateway.engine.prices; sys.exit('genai_prices' in sys.modules or 'pydantic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", check], timeout=60).returncode == 0
 
 
 def test_overrides_are_read_from_yaml_in_dollars_per_million():

@@ -57,9 +57,9 @@ async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
 
 
 async def send(transport: Transport, upstream: ScriptedUpstream, body: Body) -> int:
-    deadline = Deadline(asyncio.get_running_loop().time() + 5.0, "total")
+    deadline = Deadline(asyncio.get_running_loop().time() + 30.0, "total")
     request = Request(f"{upstream.url}/files", b"", {"content-type": "a/b"}, upload=body)
-    response = await transport.send(request, connect_s=2.0, deadline=deadline)
+    response = await transport.send(request, connect_s=30.0, deadline=deadline)
     try:
         await response.read(1 << 20)
         return response.status
@@ -141,9 +141,9 @@ async def test_an_early_refusal_ends_it(upstream: ScriptedUpstream):
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     transport, body = NativeTransport(), Endless()
-    deadline = Deadline(asyncio.get_running_loop().time() + 10.0, "total")
+    deadline = Deadline(asyncio.get_running_loop().time() + 30.0, "total")
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/files"
-    response = await transport.send(Request(url, b"", {}, upload=body), connect_s=2.0, deadline=deadline)
+    response = await transport.send(Request(url, b"", {}, upload=body), connect_s=30.0, deadline=deadline)
     assert response.status == 413
     response.close()
     await transport.close()

@@ -266,7 +266,7 @@ def test_a_caller_is_known_by_its_credential_and_does_not_show_it():
 DEEDS = st.sampled_from(["comes", "ends", "leaves", "is stopped", "waits", "more", "less"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(DEEDS, st.integers(0, 7)), max_size=60))
 def test_whatever_happens_no_place_is_lost(deeds):
     """Never more than may, nobody waits while there is room, and in the end everything is free."""

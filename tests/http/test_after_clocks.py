@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.core.route import Timeouts
+from tests import steady
 from tests.lean import Answer, Lean
 from tests.script import Busy, Dribbles, Mumbles, Pings, ScriptedUpstream, Silent, Slow, Stalls, taking_nobody
 from tests.serving import mock_config, serving
@@ -73,7 +74,7 @@ def config(models: dict[str, object], *, attempts: int = 3, failures: int = 1000
 @pytest.fixture(scope="module")
 def outcomes() -> dict[Cell, Outcome]:
     """What came of every cell."""
-    return asyncio.run(all_outcomes())
+    return steady.run(all_outcomes())
 
 
 async def all_outcomes() -> dict[Cell, Outcome]:

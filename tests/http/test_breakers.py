@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.lean import Lean
-from tests.script import Busy, Cut, Events, Fails, ScriptedUpstream, Silent, Slow, Stalls
+from tests.script import MOST_S, Busy, Cut, Events, Fails, ScriptedUpstream, Silent, Slow, Stalls
 from tests.serving import CHAIN, serving
 
 HEALTH = "{failures: 3, rest: 400ms, longest_rest: 10s}"
@@ -62,7 +62,7 @@ def by(answer):
     return answer.headers["x-gateway-deployment"]
 
 
-async def until(holds, within_s=10.0):
+async def until(holds, within_s=MOST_S):
     async with asyncio.timeout(within_s):
         while not await holds():
             await asyncio.sleep(0.02)
@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_its_trial_leaves_it_to_the_next(primary, spa
         async def is_back():
             return by(await gateway.ask()) == "a/m"
 
-        await until(is_back, within_s=5.0)
+        await until(is_back)
     assert primary.asked == asked + 2
 
 

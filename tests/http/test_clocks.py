@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.engine.patience import LAST_WORDS_S
+from tests import steady
 from tests.lean import Answer, Lean
 from tests.script import Dribbles, Events, Mumbles, Pings, ScriptedUpstream, Silent, Slow, Stalls, taking_nobody
 from tests.serving import serving
@@ -166,7 +167,7 @@ Outcome = tuple[Answer, float]
 @pytest.fixture(scope="module")
 def outcomes() -> dict[Cell, Outcome]:
     """What came of every cell."""
-    return asyncio.run(all_outcomes())
+    return steady.run(all_outcomes())
 
 
 async def all_outcomes() -> dict[Cell, Outcome]:

@@ -6,7 +6,6 @@ Every one is met by the same mechanism: clocks, a budget of attempts, deployment
 import asyncio
 import contextlib
 import json
-import time
 
 import openai
 import pytest
@@ -76,10 +75,10 @@ async def test_1_a_429_with_retry_after_is_honoured_or_another_is_asked():
         spare.will("at once")
         answer = await ask(gateway)
         assert answer.parse().choices[0].message.content == "at once" and primary.asked == 1
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         answer = await ask(gateway, "alone")
         assert answer.parse().choices[0].message.content == "late"
-        assert time.monotonic() - began > 0.8, "what was asked of one call is asked of all"
+        assert asyncio.get_running_loop().time() - began > 0.8, "what was asked of one call is asked of all"
 
 
 async def test_2_a_429_for_ever_is_told_and_not_hammered():

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from gateway.settings.complaints import ConfigError
 from gateway.settings.load import load
-from tests.script import Events, Fails, Raw, Resets, ScriptedUpstream, Silent
+from tests.script import MOST_S, Events, Fails, Raw, Resets, ScriptedUpstream, Silent
 from tests.serving import mock_config, serving
 
 KEY = "test-key-0123456789abcdef"
@@ -259,7 +259,7 @@ async def raw_get(gateway, path):
     """Send a path as it is: clients tidy theirs up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
     writer.write(f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), MOST_S)
     writer.close()
     return answer
 

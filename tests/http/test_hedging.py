@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 
 import pytest
 
@@ -294,9 +293,9 @@ async def waits(**route):
         for _ in range(CALLS):
             client = await Lean.open(at.gateway.url)
             client.send(stream=True)
-            began_s = time.monotonic()
+            began_s = asyncio.get_running_loop().time()
             await client.head()
-            took_s.append(time.monotonic() - began_s)
+            took_s.append(asyncio.get_running_loop().time() - began_s)
             client.close()
         return took_s, at.b.asked
 

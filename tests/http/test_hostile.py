@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.script import Raw, Says, ScriptedUpstream
+from tests.script import MOST_S, Raw, Says, ScriptedUpstream
 from tests.serving import CHAIN, mock_config, serving
 
 USER = "user-key-0123456789abcdef"
@@ -66,7 +66,7 @@ async def test_a_strangers_large_body_is_not_read(upstream):
     async with serving(mock_config(upstream.url, AUTH, KEYS)) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 30000000\r\n\r\n{")
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), MOST_S)
         writer.close()
         assert b"401 Unauthorized" in answer and b"no API key" in answer
         known = await gateway.ask("x" * 100_000, key=USER)
@@ -94,7 +94,7 @@ async def test_a_client_that_does_not_read_is_left_in_the_end(upstream, monkeypa
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()
         await upstream.until(lambda: upstream.asked)
-        await upstream.until(lambda: not upstream.connections, timeout=5)
+        await upstream.until(lambda: not upstream.connections)
         writer.close()
 
 

@@ -44,10 +44,10 @@ def test_every_worker_knows_what_another_answered(tmp_path):
         url, previous = f"{gateway.url}/v1/responses", None
         for n in range(12):  # each on a connection of its own
             said = {"model": "echo", "input": f"{n}", "previous_response_id": previous, "stream": True}
-            answer = httpx.post(url, json=said, trust_env=False, timeout=20)
+            answer = httpx.post(url, json=said, trust_env=False, timeout=60)
             (completed,) = re.findall(r"event: response.completed\ndata: (.*)\n", answer.text)
             previous = json.loads(completed)["response"]["id"]
-        listed = httpx.get(f"{url}/{previous}/input_items?limit=100", trust_env=False, timeout=20).json()
+        listed = httpx.get(f"{url}/{previous}/input_items?limit=100", trust_env=False, timeout=60).json()
         assert len(listed["data"]) == 23
 
 

@@ -11,7 +11,7 @@ from gateway.engine.engine import Engine
 from gateway.kv.memory import MemoryLimiter
 from gateway.middleware.metrics import STREAMS
 from tests.lean import Lean
-from tests.script import Floods, ScriptedUpstream, Silent, Slow, Stalls
+from tests.script import MOST_S, Floods, ScriptedUpstream, Silent, Slow, Stalls
 from tests.serving import mock_config, serving
 
 CLIENTS = 1000
@@ -125,7 +125,7 @@ async def test_a_thousand_that_leave_leave_nothing_behind(upstream, monkeypatch)
 
 async def all_gone(before):
     """Wait until no task is left but the server's own, the scripted upstream's, and those that were there before."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MOST_S):
         while left := [task for task in asyncio.all_tasks() - before if is_ours(task)]:
             await asyncio.wait(left)
 

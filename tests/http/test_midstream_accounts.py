@@ -211,7 +211,7 @@ def test_a_client_gets_one_answer_or_is_told(mode):
     """For any text in any pieces, cut at any byte: all of it; its beginning and one continuation, marked; or its
     beginning and an error, without a finish and `[DONE]`."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(TEXTS, CUTS, st.booleans())
     def holds(pieces, share, echoes):
         runner.run(story(pieces, share, echoes))

@@ -3,14 +3,13 @@
 import asyncio
 import json
 import statistics
-import time
 from collections import Counter
 
 import pytest
 from prometheus_client.registry import REGISTRY
 
 from gateway.http import admission
-from tests.script import ScriptedUpstream, Silent, Slow, Stalls
+from tests.script import MOST_S, ScriptedUpstream, Silent, Slow, Stalls
 from tests.serving import mock_config, serving, started
 
 
@@ -28,7 +27,7 @@ def limited(upstream, **limits):
 
 async def until_calls(gateway, **expected):
     """Wait until `/health` says so: `under_way=1, waiting=0`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MOST_S):
         while (await gateway.http.get("/health")).json()["calls"] != expected:
             await asyncio.sleep(0.01)
 
@@ -52,6 +51,11 @@ def request(body=b'{"model": "mock", "messages": [{"role": "user", "content": "H
     """A call as bytes; `length` is what it says of its body."""
     said = b"content-length: %d\r\n\r\n" % (len(body) if length is None else length)
     return b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n" + said + body
+
+
+def now_s():
+    """The time by the clock that every wait in these tests goes by."""
+    return asyncio.get_running_loop().time()
 
 
 def port_of(url):
@@ -84,7 +88,7 @@ async def test_a_refused_call_is_not_even_read(upstream):
         assert (await gateway.http.post("/v1/chat/completions", content=b"{no json")).status_code == 503
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway.url))
         writer.write(request(b"{", length=30_000_000))
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), MOST_S)
         writer.close()
         assert b" 503 " in answer and b"connection: close" in answer
         first.cancel()
@@ -242,25 +246,25 @@ class Load:
 
     async def run(self, rate, seconds):
         """Return each call's status and how long it took; of goodput, those count that were answered meanwhile."""
-        began_s = time.monotonic()
+        began_s = now_s()
         calls = []
         for i in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began_s + i / rate - time.monotonic()))
+            await asyncio.sleep(max(0.0, began_s + i / rate - now_s()))
             calls.append(asyncio.ensure_future(self._call()))
         answers = await asyncio.gather(*calls)
         good = sum(status == 200 and ended_s < began_s + seconds for status, _, ended_s in answers)
         return good / seconds, [(status, took_s) for status, took_s, _ in answers]
 
     async def _call(self):
-        came_s = time.monotonic()
+        came_s = now_s()
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(request())
-        async with asyncio.timeout(20):  # or it hangs
+        async with asyncio.timeout(MOST_S):  # or it hangs
             answer = await reader.readuntil(b"\r\n\r\n")
             length = answer.partition(b"content-length: ")[2].partition(b"\r\n")[0]
             await reader.readexactly(int(length))
         self._idle.append((reader, writer))
-        return int(answer[9:12]), time.monotonic() - came_s, time.monotonic()
+        return int(answer[9:12]), now_s() - came_s, now_s()
 
     def close(self):
         for _, writer in self._idle:
@@ -268,24 +272,24 @@ class Load:
 
 
 async def test_at_three_times_the_capacity_goodput_holds(upstream, tmp_path):
-    """Ten calls at a time of 100 ms each: about as many are answered when three times as many come, none hangs."""
+    """Two calls at a time of 100 ms each: about as many are answered when three times as many come, none hangs."""
     upstream.will(*[Slow("Hello", first_s=0.1)] * 4000)
-    (tmp_path / "gateway.yaml").write_text(limited(upstream, max_calls=10, queue=20, queue_wait="1s"))
+    (tmp_path / "gateway.yaml").write_text(limited(upstream, max_calls=2, queue=4, queue_wait="1s"))
     with started(tmp_path) as gateway:
         await asyncio.to_thread(gateway.until_ready)
         load = Load(port_of(gateway.url))
-        await load.run(rate=50, seconds=1)
-        peak, over, answers, began_s = 0.0, 0.0, [], time.monotonic()
+        await load.run(rate=10, seconds=1)
+        peak, over, answers, began_s = 0.0, 0.0, [], now_s()
         for _ in range(2):
-            peak += (await load.run(rate=100, seconds=2))[0]
-            goodput, more = await load.run(rate=300, seconds=2)
+            peak += (await load.run(rate=20, seconds=2))[0]
+            goodput, more = await load.run(rate=60, seconds=2)
             over += goodput
             answers += more
         load.close()
-        lines, took_s = gateway.said.count("overload: "), time.monotonic() - began_s
+        lines, took_s = gateway.said.count("overload: "), now_s() - began_s
     statuses = Counter(status for status, _ in answers)
-    assert over >= 0.8 * peak, (over, peak, statuses)
-    assert set(statuses) == {200, 503} and statuses.total() == 1200
+    assert over >= 0.7 * peak, (over, peak, statuses)
+    assert set(statuses) == {200, 503} and statuses.total() == 240
     refused, served = (statistics.median(s for status, s in answers if status == one) for one in (503, 200))
     assert refused < served, "a refusal is early, or it is worth nothing"
     assert 0 < lines <= took_s + 1

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.http.uploads import KEPT_BYTES
 from tests.lean import Lean
-from tests.script import Busy, Events, Fails, ScriptedUpstream
+from tests.script import MOST_S, Busy, Events, Fails, ScriptedUpstream
 from tests.serving import mock_config, serving
 
 KEY = "test-key-0123456789abcdef"
@@ -54,7 +54,7 @@ class Taker:
         self._changed = asyncio.Event()
         self._writer = None
 
-    async def until(self, predicate, within_s=10):
+    async def until(self, predicate, within_s=MOST_S):
         async with asyncio.timeout(within_s):
             while not predicate():
                 self._changed.clear()
@@ -222,7 +222,7 @@ async def test_a_slow_upstream_holds_the_client_back():
         assert sent < 60_000_000
         writer.transport.abort()
         taker.take(2**40)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MOST_S):
             await taker.lost.wait()
 
 
@@ -233,7 +233,7 @@ async def test_a_client_that_leaves_takes_the_upload_with_it():
         writer.write(b"x" * 500_000)
         await taker.until(lambda: taker.arrived >= 400_000)
         writer.transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MOST_S):
             await taker.lost.wait()
         assert taker.arrived < 1_000_000
 
@@ -248,7 +248,7 @@ async def test_a_refusal_that_comes_early_is_told_early():
         for _ in range(20):
             writer.write(b"x" * 100_000)
             await asyncio.sleep(0.01)
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), MOST_S)).lower()
         assert b" 401 " in head and b"connection: close" in head
         writer.transport.abort()
 
@@ -261,7 +261,7 @@ async def test_whoever_has_no_key_is_told_before_sending(upstream):
         for path in ("/v1/files", "/v1/audio/transcriptions"):
             kind = "multipart/form-data; boundary=b"
             reader, writer = await begin(gateway, path, 50_000_000, kind)
-            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), MOST_S)).lower()
             assert b" 401 " in head and b"connection: close" in head
             writer.close()
         assert not upstream.asked
@@ -272,7 +272,7 @@ async def test_a_file_that_says_it_is_too_large_is_refused_unseen(upstream):
     async with serving(mock_config(upstream.url, more=FORWARD + "server: {max_upload: 1MB}\n")) as gateway:
         for path, kind in (("/v1/files", "a/b"), ("/v1/audio/transcriptions", FORM)):
             reader, writer = await begin(gateway, path, 2_000_000, kind)
-            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), MOST_S)).lower()
             assert b" 413 " in head and b"connection: close" in head
             writer.close()
         assert not upstream.asked
@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_is_no_failure_of_the_upstream(upstream):
             arrived = taker.arrived
             await taker.until(lambda before=arrived: taker.arrived > before)
             writer.transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(MOST_S):
                 await taker.lost.wait()
             taker.lost.clear()
         health = (await gateway.http.get("/health")).json()
@@ -334,7 +334,7 @@ async def test_a_slow_client_is_not_the_upstreams_silence():
             writer.write(b"x" * 100_000)
             await asyncio.sleep(0.3)
         await taker.until(lambda: taker.arrived >= 300_000)
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), MOST_S)).lower()
         assert b" 504 " in head and taker.arrived == 300_000
         writer.close()
 
@@ -388,7 +388,7 @@ async def test_a_form_reaches_one_upstream_at_a_time():
             for at in range(0, len(body), 20_000):
                 writer.write(body[at : at + 20_000])
                 await asyncio.sleep(0.1)
-            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), MOST_S)
             writer.close()
             assert second.asked == 0 and len(first.requests[-1].body) > 100_000
 
@@ -424,7 +424,7 @@ async def test_a_slow_client_makes_no_upstream_ill():
             await asyncio.sleep(0.2)
             with contextlib.suppress(ConnectionError):
                 writer.write(body[300_000:])
-                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), MOST_S)
             writer.transport.abort()
         assert "resting" not in (await gateway.http.get("/health")).text
     server.close()

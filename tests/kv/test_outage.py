@@ -1,7 +1,6 @@
 """Redis that is gone, slow, or back, as those see it who call the gateway: they go on, within 50 ms of waiting."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -130,9 +129,9 @@ async def test_a_call_waits_once_for_a_redis_that_is_lost(upstream: ScriptedUpst
         await gateway.settle()
         proxy.asked.clear()
         proxy.withhold(b"")
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         assert (await gateway.ask("during", KEY)).status_code == 200
-        assert time.monotonic() - began_s < 0.25
+        assert asyncio.get_running_loop().time() - began_s < 0.25
         assert await statuses(gateway, 10) == [200] * 10
         await gateway.settle()
         assert (proxy.times_asked(b"EVALSHA"), proxy.times_asked(b"GET")) == (1, 0)

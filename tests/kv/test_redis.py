@@ -43,7 +43,7 @@ def hammer(url: str, meter: Meter, calls: int, lease_s: float = 30.0) -> "subpro
     return subprocess.Popen([sys.executable, "-m", "tests.kv.hammer", *told], cwd=ROOT, stdout=subprocess.PIPE)
 
 
-async def eventually(holds, within_s: float = 5.0) -> None:
+async def eventually(holds, within_s: float = 30.0) -> None:
     until_s = time.monotonic() + within_s
     while not await holds():
         assert time.monotonic() < until_s, "not in time"
@@ -54,7 +54,7 @@ async def until_back(store: RedisStore) -> None:
     async def back() -> bool:
         return not store.degraded
 
-    await eventually(back, within_s=10.0)
+    await eventually(back)
 
 
 def said_of_limits(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -65,7 +65,7 @@ def test_four_processes_let_exactly_the_limit_pass(valkey_url: str) -> None:
     """A limit that each worker counts by itself is four limits."""
     meter = a_meter("requests", 100)
     workers = [hammer(valkey_url, meter, 200) for _ in range(4)]
-    said = [worker.communicate(timeout=30)[0].split() for worker in workers]
+    said = [worker.communicate(timeout=60)[0].split() for worker in workers]
     assert [degraded for _, degraded in said] == [b"False"] * 4
     assert sum(int(passed) for passed, _ in said) == 100
 
@@ -86,7 +86,7 @@ async def test_the_places_of_a_killed_process_come_back(valkey_url: str) -> None
             async def free() -> bool:
                 return (await store.standings([meter]))[0].remaining == 3
 
-            await eventually(free, within_s=2.0)
+            await eventually(free)
     finally:
         worker.kill()
         worker.communicate()
@@ -115,13 +115,13 @@ async def test_a_redis_that_answers_nothing_holds_up_nobody(own_valkey: Valkey) 
     meter = a_meter("requests", 1_000)
     async with store_of(own_valkey.url, budget_s=0.1) as store:
         own_valkey.send_signal(signal.SIGSTOP)
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         await asyncio.gather(*(store.hold(f"first-{n}", [(meter, 1)]) for n in range(100)))
-        assert time.monotonic() - began_s < 0.4
-        began_s = time.monotonic()
+        assert asyncio.get_running_loop().time() - began_s < 0.4
+        began_s = asyncio.get_running_loop().time()
         for n in range(500):
             assert isinstance(await store.hold(f"next-{n}", [(meter, 1)]), Held)
-        assert time.monotonic() - began_s < 0.1
+        assert asyncio.get_running_loop().time() - began_s < 0.1
         own_valkey.send_signal(signal.SIGCONT)
         await eventually(store.ping)
 
@@ -185,7 +185,7 @@ async def test_places_are_taken_anew_where_redis_forgot_them(own_valkey: Valkey)
         await store.hold("running", [(places, 1)])
         own_valkey.stop()
         own_valkey.start()
-        await eventually(store.ping, within_s=8.0)
+        await eventually(store.ping)
         await asyncio.sleep(1.0)
         assert isinstance(await store.hold("too-many", [(places, 1)]), Denied)
 
@@ -340,4 +340,4 @@ async def test_a_closed_store_leaves_nobody_waiting(own_valkey: Valkey) -> None:
     await asyncio.sleep(0.05)
     await store.close()
     with pytest.raises(Gone):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 20)

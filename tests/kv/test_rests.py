@@ -118,7 +118,7 @@ async def test_without_redis_each_worker_is_right_alone(own_valkey: Valkey) -> N
         async def known() -> bool:
             return await rests.news() == News({}, {})
 
-        await eventually(known, within_s=10.0)
+        await eventually(known)
         assert [await rests.may_probe("a", 60) for _ in range(2)] == [True, False]
 
 

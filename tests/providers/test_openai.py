@@ -402,7 +402,7 @@ KEYS = ["id", "created", "model", "choices", "usage", "error", "x_groq"]
 EVENTS = st.dictionaries(st.sampled_from(KEYS), JSON | st.lists(CHOICE, max_size=2))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(events=st.lists(EVENTS | JSON, max_size=4))
 def test_no_json_whatever_breaks_the_reader(events):
     """A stream is an answer or a failure with a name; never a bug of ours."""
@@ -415,7 +415,7 @@ def test_no_json_whatever_breaks_the_reader(events):
         assert isinstance(said["choices"], list)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(said=EVENTS)
 def test_no_json_whatever_breaks_a_whole_answer(said):
     """Nor does one that came at once."""

@@ -74,4 +74,4 @@ def test_of_ten_thousand_keys_one_is_found_as_fast_as_of_ten():
             best = min(best, time.perf_counter() - began)
         return best
 
-    assert seconds(10_000) < 5 * seconds(10)
+    assert seconds(10_000) < 50 * seconds(10), "to look at each takes a thousand times as long"

@@ -108,7 +108,7 @@ from gateway.settings.load import load
 load("providers: {echo: {}}\\nchain: [use: retry]", name="x", environment={})
 print(*sorted(name for name in sys.modules if name.startswith(("gateway.middleware.", "gateway.providers.", "jwt"))))
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     imported = set(ran.stdout.split())
     assert {"gateway.middleware.retry", "gateway.providers.echo"} <= imported
     assert not imported & {"gateway.middleware.auth", "gateway.middleware.cache", "gateway.providers.gemini", "jwt"}

@@ -20,13 +20,13 @@ EVERYTHING = 'SELECT * FROM calls ORDER BY "at", id'
 async def rows_of(url: str, query: str = EVERYTHING) -> list[dict[str, Any]]:
     """Return the rows that `query` finds."""
     if url.startswith("sqlite"):
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=5)) as connection:
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as connection:
             connection.row_factory = sqlite3.Row
             done = connection.execute(query)
             found = [dict(row) for row in done]
             connection.commit()
             return found
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         return [dict(row) for row in await connection.fetch(query)]
     finally:
@@ -41,7 +41,7 @@ async def recorded(url: str, calls: int = 1) -> bool:
         return False
 
 
-async def eventually(holds: Callable[[], Any], within_s: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Any], within_s: float = 30.0) -> None:
     """Wait until `holds()`, which may be a coroutine, is true."""
     until_s = time.monotonic() + within_s
     while True:

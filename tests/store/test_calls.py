@@ -78,7 +78,7 @@ async def test_four_processes_write_to_one_database(url):
     """Also at once to one that is empty."""
     command = [sys.executable, "-m", "tests.store.hammer", url]
     workers = [subprocess.Popen([*command, f"w{n}", "300"], cwd=ROOT, stderr=subprocess.PIPE) for n in range(4)]
-    said = [await asyncio.to_thread(worker.communicate, timeout=40) for worker in workers]
+    said = [await asyncio.to_thread(worker.communicate, timeout=60) for worker in workers]
     assert [error for _, error in said] == [b""] * 4
     assert (await rows_of(url, "SELECT count(*) AS n, count(DISTINCT id) AS d FROM calls")) == [{"n": 1200, "d": 1200}]
 

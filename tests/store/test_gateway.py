@@ -129,10 +129,10 @@ async def test_rows_wait_for_a_database_that_is_gone(upstream, own_postgres: Pos
         await gateway.ask("before", key="secret-a")
         await eventually(lambda: recorded(url))
         own_postgres.stop()
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         for n in range(20):
             assert (await gateway.ask(f"during {n}", key="secret-a")).status_code == 200
-        assert time.monotonic() - began_s < 3.0
+        assert asyncio.get_running_loop().time() - began_s < 3.0
         await eventually(lambda: is_("gone"))
         assert (await health())["status"] == "degraded"
         own_postgres.start()
@@ -227,7 +227,7 @@ def test_a_database_that_cannot_be_used_stops_the_start(tmp_path, url, why, work
     """In a sentence, before anything listens; calls that nobody records are what nobody asked for."""
     (tmp_path / "gateway.yaml").write_text(f"{ECHO}database: {url}\n")
     command = [sys.executable, "-m", "gateway", "serve", "--port", "0", "--workers", workers]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 1
     assert re.search(rf"^Error: gateway.yaml\S* database: .*{why}", done.stderr), done.stderr
     assert not re.search("Traceback|canary|ary@|http://", done.stderr)
@@ -240,9 +240,9 @@ def test_workers_share_a_file_and_a_stop_loses_no_row(tmp_path):
         gateway.until_ready(3)
         body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
         for _ in range(60):
-            httpx.post(f"{gateway.url}/v1/chat/completions", json=body, trust_env=False).raise_for_status()
+            httpx.post(f"{gateway.url}/v1/chat/completions", json=body, trust_env=False, timeout=60).raise_for_status()
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(60) == 0
     assert len(asyncio.run(rows_of(f"sqlite:///{tmp_path}/gateway.db"))) == 60
 
 
@@ -255,12 +255,12 @@ def test_a_bad_database_never_reaches_the_workers(tmp_path):
         file.write_text(f"{ECHO}database: postgresql://u:canary@127.0.0.1:1/x\n")
         gateway.process.send_signal(signal.SIGHUP)
         gateway.until_said("the old configuration goes on serving.*Connection refused")
-        answer = httpx.post(f"{gateway.url}/admin/reload", trust_env=False, timeout=20)
+        answer = httpx.post(f"{gateway.url}/admin/reload", trust_env=False, timeout=60)
         assert answer.status_code == 400 and "Connection refused" in answer.json()["error"]["message"]
         assert "canary" not in gateway.said + answer.text
         os.kill(int(re.search(r"worker (\d+) starts", gateway.said)[1]), signal.SIGKILL)
         gateway.until_said(r"(worker \d+ starts[\s\S]*){3}")
         for _ in range(40):
             with contextlib.suppress(httpx.TransportError):
-                assert httpx.get(f"{gateway.url}/health", trust_env=False).json()["database"] == "ok"
+                assert httpx.get(f"{gateway.url}/health", trust_env=False, timeout=60).json()["database"] == "ok"
             time.sleep(0.1)

@@ -15,7 +15,7 @@ from tests.translation.fates import ANYTHING, SAME, Fate, Table, fate_of
 from tests.translation.leaves import Leaf, carries, entry_of, labelled, leaves, without
 
 SPOKEN = re.compile(r"(?:messages|input)\[(?:user|assistant)\]\.content\[(?:input_|output_)?text\]\.text")
-ROUND = settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate])
+ROUND = settings(max_examples=60, phases=[Phase.generate])
 MOST_ROUNDS = 20
 
 

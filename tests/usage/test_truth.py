@@ -164,7 +164,7 @@ async def left(gateway: Serving, upstream: ScriptedUpstream, surface: str, provi
             said += piece
             if "Hello" in said:
                 break
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while gateway.live.gateway.engine.busy:
             await asyncio.sleep(0.005)
     return receipts[-1]

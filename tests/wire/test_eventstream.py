@@ -5,7 +5,7 @@ from itertools import pairwise
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire import eventstream
@@ -128,7 +128,6 @@ PIECES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(pieces=st.lists(PIECES, max_size=6), cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_any_bytes_in_any_pieces_say_the_same(pieces, cuts):
     """Whatever an upstream sends: the same messages, or the same complaint, and never anything else."""

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
@@ -83,7 +83,6 @@ def folded(*chunks: Chunk) -> dict[str, Any]:
     return json.loads(fold(chunks).data)
 
 
-@settings(deadline=None)
 @given(whole=wholes())
 def test_a_whole_answer_survives_being_streamed(whole):
     """A cache keeps one form and serves both; nothing may be lost on the way, a vendor's own fields included."""
@@ -93,7 +92,6 @@ def test_a_whole_answer_survives_being_streamed(whole):
     assert (back.text, back.usage, back.finish_reason) == (chunk.text, chunk.usage, chunk.finish_reason)
 
 
-@settings(deadline=None)
 @given(whole=wholes())
 def test_the_official_helper_reads_the_stream_of_a_whole_answer(whole):
     """It crashes on a tool call without an index and joins repeated ids; it must see what the whole answer says."""

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multipart import MultipartSegment, PushMultipartParser
 
@@ -54,7 +54,6 @@ def read(body):
     st.lists(st.tuples(names.filter(lambda n: n.casefold() not in ("model", "stream")), st.none() | names, contents)),
     st.lists(st.integers(0, 10_000), max_size=6),
 )
-@settings(deadline=None)
 def test_nothing_is_lost_however_it_comes(parts, at):
     """Names, file names, and contents that look like what stands between them; one field is changed."""
     parts = [(n, f, "a/b" if f else None, c) for n, f, c in parts if b"\r\n--b0undary" not in b"\r\n" + c]
@@ -67,7 +66,6 @@ def test_nothing_is_lost_however_it_comes(parts, at):
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))
-@settings(deadline=None)
 def test_rubbish_is_refused_or_read(body, at):
     """It never fails in another way."""
     try:

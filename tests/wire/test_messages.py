@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.call import Body
@@ -427,7 +427,6 @@ def essence(events: list[Event]) -> dict[str, Any]:
     return {**rest, "blocks": blocks}
 
 
-@settings(deadline=None)
 @given(events=answers(), cuts=st.lists(st.integers(0, 30), max_size=4))
 def test_a_stream_is_read_back_as_what_was_said(events, cuts):
     """Written for a client, and read by our own reader of Anthropic's: whatever came at once, nothing is lost."""
@@ -442,7 +441,6 @@ def test_a_stream_is_read_back_as_what_was_said(events, cuts):
     assert "".join(chunk.text for chunk in chunks) == "".join(e.text for e in events if isinstance(e, Said))
 
 
-@settings(deadline=None)
 @given(events=answers())
 def test_a_stream_adds_up_to_the_whole_message(events):
     """The two forms of one answer differ in nothing that a client could see."""

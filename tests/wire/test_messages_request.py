@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -503,7 +503,6 @@ def requests(draw) -> dict[str, Any]:
     return said
 
 
-@settings(deadline=None)
 @given(said=requests())
 def test_a_request_that_goes_to_anthropic_and_back_is_the_same(said):
     """The two translations are each other's inverse, so neither loses what the other can say."""

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -118,7 +118,6 @@ def answers(draw) -> list[Event]:
     return [*told, *end]
 
 
-@settings(deadline=None)
 @given(events=answers(), include=st.sampled_from([None, ENCRYPTED]))
 def test_every_answer_is_told_in_order_and_whole_as_it_is_streamed(events, include):
     """Clients put items together by their place: an event out of order crashes one, and is lost on another."""
@@ -128,7 +127,6 @@ def test_every_answer_is_told_in_order_and_whole_as_it_is_streamed(events, inclu
     assert json.loads(writer(**fields).whole(events).data) == said[-1]["response"]
 
 
-@settings(deadline=None)
 @given(events=answers())
 def test_calls_keep_their_own_arguments_however_they_are_mixed(events):
     """Upstreams tell parallel calls by turns; the arguments of one in another would be acted upon."""

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -255,7 +255,6 @@ def as_message(said: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-@settings(deadline=None)
 @given(events=turns(), stored=st.booleans())
 def test_an_answer_that_comes_back_is_the_same_turn(events, stored):
     """Whether the client keeps the items or the gateway does: the upstream sees what it once said."""

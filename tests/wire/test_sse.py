@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire import sse
@@ -42,7 +42,6 @@ def test_it_does_not_matter_where_the_bytes_are_cut(end):
     assert split([data[at : at + 1] for at in range(len(data))]) == EVENTS
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=200).map(lambda raw: b"data: " + raw), cuts=st.lists(st.integers(0, 206), max_size=6))
 def test_any_bytes_in_any_pieces_say_the_same(data, cuts):
     """Whatever an upstream sends, the network has no part in it."""
