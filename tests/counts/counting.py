@@ -12,6 +12,8 @@ from typing import Any
 import gateway
 
 HERE = str(Path(gateway.__file__).parent)
+INLINED = ("<listcomp>", "<dictcomp>", "<setcomp>")
+"""A function of its own until Python 3.11, and no more since."""
 
 
 class Calls:
@@ -36,8 +38,8 @@ def counting() -> Generator[Calls, None, None]:
     calls = Calls()
 
     def seen(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(HERE):
-            calls.of[f"{frame.f_code.co_filename.removeprefix(HERE)}:{frame.f_code.co_qualname}"] += 1
+        if event == "call" and (name := name_of(frame)) is not None:
+            calls.of[name] += 1
 
     threading.setprofile(seen)
     sys.setprofile(seen)
@@ -46,6 +48,14 @@ def counting() -> Generator[Calls, None, None]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+
+
+def name_of(frame: FrameType) -> str | None:
+    """Return the name of a function of ours; `None`: it is another's."""
+    code = frame.f_code
+    if code.co_name in INLINED or not code.co_filename.startswith(HERE):
+        return None
+    return f"{code.co_filename.removeprefix(HERE)}:{code.co_qualname}"
 
 
 def calls_of(work: Callable[[], object]) -> Calls:
