@@ -9,6 +9,7 @@ time, however busy the machine is.
 import asyncio
 import json
 import re
+import select
 import socket
 import sys
 import threading
@@ -54,20 +55,10 @@ class Neighbours:
     def whole(self, *, text: str = "", headers: str = "", model: str = "mock", key: str = KEY) -> None:
         """Make a call that is answered whole, with 1 KB. Without a text, it is another one each time."""
         self._asked += 1
-        self._ask(text or f"question {self._asked:09}", {}, headers, model, key)
-        usage = {"prompt_tokens": 20, "completion_tokens": 150, "total_tokens": 170}
-        choice = {"index": 0, "message": {"role": "assistant", "content": "word " * 180}, "finish_reason": "stop"}
-        said = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
-        body = json.dumps(said).encode()
-        self._answer(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-        )
-        head = _read_whole(self._client)
-        assert head.startswith(b"HTTP/1.1 200"), head
-
-    def kept(self) -> None:
-        """Make the call `the same` again: no upstream is asked."""
-        self._send("the same", {}, "", "mock", KEY)
+        self._send(text or f"question {self._asked:09}", {}, headers, model, key)
+        while self._asking() is not self._client:  # from the cache there is no more to do
+            self._take()
+            self._answer(_WHOLE)
         head = _read_whole(self._client)
         assert head.startswith(b"HTTP/1.1 200"), head
 
@@ -75,7 +66,8 @@ class Neighbours:
         """Make a call that is answered in so many chunks, each of which comes alone."""
         self._asked += 1
         more = {"stream": True, "stream_options": {"include_usage": True}}
-        self._ask(f"question {self._asked:09}", more, headers, "mock", KEY)
+        self._send(f"question {self._asked:09}", more, headers, "mock", KEY)
+        self._take()
         self._answer(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         for i in range(chunks):
             self._chunk(EVENT % b'{"content":"word-%d-"}' % i, b"word-%d-" % i)
@@ -85,14 +77,27 @@ class Neighbours:
         self._answer(_chunk(b"data: [DONE]\n\n") + _chunk(b""))
         self._hear(b"\r\n0\r\n\r\n")
 
-    def _ask(self, text: str, more: dict[str, object], headers: str, model: str, key: str) -> None:
-        """Send a call, and take it as the upstream."""
-        self._send(text, more, headers, model, key)
-        if self._upstream is None:
-            self._upstream, _ = self._listening.accept()
-            self._upstream.settimeout(WITHIN_S)
-            self._upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _read_whole(self._upstream)
+    def _asking(self) -> socket.socket:
+        """Return who has something to say: the client, or the upstream's connection, be it a new one."""
+        while True:
+            open_ = [sock for sock in (self._client, self._upstream, self._listening) if sock is not None]
+            readable, _, _ = select.select(open_, [], [], WITHIN_S)
+            assert readable, "nobody says anything"
+            if readable[0] is self._listening:
+                self._upstream, _ = self._listening.accept()
+                self._upstream.settimeout(WITHIN_S)
+                self._upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            elif readable[0] is self._upstream and _is_closed(self._upstream):
+                self._upstream.close()
+                self._upstream = None
+            else:
+                return readable[0]
+
+    def _take(self) -> None:
+        """Take a call as the upstream."""
+        asking = self._asking()
+        assert asking is self._upstream, "the client is answered without the upstream"
+        _read_whole(asking)
 
     def _send(self, text: str, more: dict[str, object], headers: str, model: str, key: str) -> None:
         said = {"model": model, "messages": [{"role": "user", "content": text}], **more}
@@ -123,6 +128,19 @@ class Neighbours:
         for sock in (self._client, self._upstream, self._listening):
             if sock is not None:
                 sock.close()
+
+
+_USAGE = {"prompt_tokens": 20, "completion_tokens": 150, "total_tokens": 170}
+_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word " * 180}, "finish_reason": "stop"}
+_BODY = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "choices": [_CHOICE], "usage": _USAGE})
+_WHOLE = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(_BODY)}\r\n\r\n{_BODY}".encode()
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except ConnectionResetError:
+        return True
 
 
 def _read_whole(sock: socket.socket) -> bytes:

@@ -42,10 +42,9 @@ def measured(redis: str = "") -> dict[str, Counts]:
 def _calls(gateway: Rig) -> dict[str, Counts]:
     ask = gateway.neighbours
     short, long = (gateway.least(partial(ask.streamed, chunks)) for chunks in (CHUNKS, 2 * CHUNKS))
-    ask.whole(text="the same")
     return {
         "whole": gateway.least(ask.whole),
-        "kept": gateway.least(ask.kept),
+        "kept": gateway.least(partial(ask.whole, text="the same")),
         "streamed": short,
         "chunk": {name: (long[name] - short.get(name, 0)) / CHUNKS for name in long if long[name] != short.get(name)},
     }
