@@ -84,6 +84,8 @@ class Neighbours:
             readable, _, _ = select.select(open_, [], [], WITHIN_S)
             assert readable, "nobody says anything"
             if readable[0] is self._listening:
+                if self._upstream is not None:
+                    self._upstream.close()
                 self._upstream, _ = self._listening.accept()
                 self._upstream.settimeout(WITHIN_S)
                 self._upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
