@@ -1,6 +1,8 @@
 """Who is charged for a call, and what they may use."""
 
+import re
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -19,7 +21,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Calls at the same time."""
 
 
-class Principal(Struct, frozen=True):
+class Principal(Struct, frozen=True, dict=True, cache_hash=True):
     """The virtual key, or the subject of a token, that a call is charged to."""
 
     id: str
@@ -34,8 +36,17 @@ class Principal(Struct, frozen=True):
 
     def may_use(self, model: str) -> bool:
         """Tell whether this principal may ask for the public name `model`."""
-        models = self.models
-        return "*" in models or model in models or any(fnmatchcase(model, pattern) for pattern in models)
+        names = self._names
+        return model in names or "*" in names or any(fnmatchcase(model, pattern) for pattern in self._patterns)
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """What is meant as it is written: of a thousand models one is found as fast as of ten."""
+        return frozenset(self.models)
+
+    @cached_property
+    def _patterns(self) -> tuple[str, ...]:
+        return tuple(name for name in self.models if re.search(r"[*?\[]", name))
 
 
 ANYONE = Principal("anyone")

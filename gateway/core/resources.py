@@ -307,6 +307,10 @@ class Candidates(Protocol):
 class Routes(Protocol):
     """The public model names."""
 
+    def __iter__(self) -> Iterator[Route]:
+        """Every route as it is configured, names before patterns."""
+        ...
+
     def find(self, model: str) -> Route | None:
         """Return where `model` leads; a pattern's route has its deployments' models filled in."""
         ...

@@ -4,6 +4,10 @@ OpenTelemetry's GenAI names stand beside the names that dashboards of this field
 it is configured (a pattern, not what a client made of it), the provider, the outcome; never a key, a user or a model
 name that came from a client. Children are bound once for each combination: `labels()` costs four times an increment.
 
+A model with everything takes 80 lines, 12 KB, so a thousand would make a page of 12 MB that takes more than a second to
+write. The first of the configuration have series of their own, the same in every worker and on every machine, so that
+sums over all of them are true; the rest is `other`. Histograms are nine tenths of it, and have a bound of their own.
+
 The families are made once a process, on the default registry, so that a reload goes on counting and several workers
 are added up (`PROMETHEUS_MULTIPROC_DIR`).
 """
@@ -11,8 +15,9 @@ are added up (`PROMETHEUS_MULTIPROC_DIR`).
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from operator import attrgetter
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from msgspec import Meta
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.core.call import ASKING, Call, Operation
@@ -27,6 +32,8 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 """OpenTelemetry's buckets for a call's duration, and two more: a long answer takes minutes."""
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
+OTHER = "other"
+"""The label of models that are not told apart."""
 WHO = ("model", "provider")
 KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
@@ -56,41 +63,58 @@ FIRST_TOKEN = Histogram(
 
 
 class MetricsOptions(Options, frozen=True, kw_only=True):
-    """Counts calls for `/metrics`. It has no options."""
+    """Counts calls for `/metrics`. With the defaults, the page stays under 1 MB however many models there are."""
 
     operations: ClassVar[frozenset[Operation]] = frozenset({*ASKING, "responses", "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}
 
+    models: Annotated[int, Meta(ge=0)] = 200
+    """Models with counters of their own, 1 KB each: the first so many under `models:`, names before
+    patterns. The others are counted together, as `other`."""
+    histograms: Annotated[int, Meta(ge=0)] = 25
+    """How many of these have histograms of their own, 11 KB each for every provider that answers for it."""
+
     def build(self, resources: Resources) -> "Metrics":
         """Make the middleware."""
-        return Metrics()
+        names = [route.name for route in resources.routes]
+        return Metrics(frozenset(names[self.models :]), frozenset(names[min(self.models, self.histograms) :]))
 
 
 class Metrics:
-    """Counts each call at its end."""
+    """Counts each call at its end.
+
+    Args:
+        uncounted: models without counters of their own.
+        untimed: models without histograms of their own.
+    """
+
+    def __init__(self, uncounted: frozenset[str] = frozenset(), untimed: frozenset[str] = frozenset()) -> None:
+        self._families = {
+            operation: _Families(operation, uncounted, untimed) for operation in MetricsOptions.operations
+        }
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Ask for the count at the call's end."""
         if call.operation == "responses":
-            call.at_end(_count_late)
+            call.at_end(partial(_count_late, self._families["chat"]))
             return await next(call)
-        call.at_end(partial(_count, call.operation))
+        call.at_end(partial(_count, self._families[call.operation]))
         if call.stream:
             STREAMS.inc()
             call.at_end(lambda _: STREAMS.dec())
         return await next(call)
 
 
-def _count_late(receipt: Receipt) -> None:
+def _count_late(families: "_Families", receipt: Receipt) -> None:
     """Count what a response used that was made in the background; the call that made it was counted then."""
     tried = receipt.answered_by
     if tried is not None and receipt.usage is not None:
-        _family(receipt.route or "unknown", tried.provider, "chat").used(receipt.usage, receipt.cost_nusd)
+        families[receipt.route or "unknown", tried.provider].used(receipt.usage, receipt.cost_nusd)
 
 
-def _count(operation: Operation, receipt: Receipt) -> None:
+def _count(families: "_Families", receipt: Receipt) -> None:
     tried = receipt.answered_by
-    family = _family(receipt.route or "unknown", tried.provider if tried else "none", operation)
+    family = families[receipt.route or "unknown", tried.provider if tried else "none"]
     family.outcome(receipt.outcome).inc()
     family.duration.observe(receipt.total_s)
     if receipt.first_chunk_s is not None:
@@ -110,13 +134,13 @@ def _count(operation: Operation, receipt: Receipt) -> None:
 
 
 class _Family:
-    """Every child of one route, provider and operation, bound."""
+    """Every child of one model, provider and operation, bound; `timed` is the model's name in histograms."""
 
-    def __init__(self, route: str, provider: str, operation: Operation) -> None:
-        self._who = (route, provider)
+    def __init__(self, model: str, timed: str, provider: str, operation: Operation) -> None:
+        self._who = (model, provider)
         self._operation = operation
         self._outcomes: dict[str, Counter] = {}
-        genai = (GENAI_NAMES.get(operation, operation), provider, route)
+        genai = (GENAI_NAMES.get(operation, operation), provider, timed)
         self.duration = DURATION.labels(*genai)
         self.first_token = FIRST_TOKEN.labels(*genai)
         self._input = TOKEN_USAGE.labels(*genai, "input")
@@ -154,9 +178,26 @@ class _Family:
 _counts = attrgetter(*(f"{kind}_tokens" for kind in KINDS))
 
 
+class _Families(dict[tuple[str, str], _Family]):
+    """The families of one operation, by route and provider; both come from the configuration."""
+
+    def __init__(self, operation: Operation, uncounted: frozenset[str], untimed: frozenset[str]) -> None:
+        super().__init__()
+        self._operation = operation
+        self._uncounted = uncounted
+        self._untimed = untimed
+
+    def __missing__(self, who: tuple[str, str]) -> _Family:
+        route, provider = who
+        counted = OTHER if route in self._uncounted else route
+        timed = OTHER if route in self._untimed else route
+        family = self[who] = _family(counted, timed, provider, self._operation)
+        return family
+
+
 @lru_cache(10_000)
-def _family(route: str, provider: str, operation: Operation) -> _Family:
-    return _Family(route, provider, operation)
+def _family(model: str, timed: str, provider: str, operation: Operation) -> _Family:
+    return _Family(model, timed, provider, operation)
 
 
 @lru_cache(1_000)

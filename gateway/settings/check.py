@@ -198,18 +198,19 @@ class _Check:
         """Complain of each circle of fallbacks, where it closes."""
         done: set[str] = set()
         for start in self._settings.models:
-            way = [] if start in done else [start]
+            way = {} if start in done else {start: None}  # in order, and asked for each name: a list would be searched
             waiting = [self._next(name) for name in way]
             while waiting:
                 i, name = next(waiting[-1], (-1, ""))
                 if not name:
                     waiting.pop()
-                    done.add(way.pop())
+                    done.add(way.popitem()[0])
                 elif name in way:
-                    circle = " -> ".join([*way[way.index(name) :], name])
-                    self._wrong(("models", way[-1], "fallbacks", i), f"these fallbacks go in a circle: {circle}")
+                    names = list(way)
+                    circle = " -> ".join([*names[names.index(name) :], name])
+                    self._wrong(("models", names[-1], "fallbacks", i), f"these fallbacks go in a circle: {circle}")
                 elif name not in done:
-                    way.append(name)
+                    way[name] = None
                     waiting.append(self._next(name))
 
     def _next(self, name: str) -> Iterator[tuple[int, str]]:

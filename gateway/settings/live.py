@@ -19,7 +19,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.fleet import LiveFleet
 from gateway.settings.build import Gateway, build
 from gateway.settings.complaints import Complaint, ConfigError
-from gateway.settings.load import load
+from gateway.settings.load import load, without_collections
 from gateway.settings.process import Process
 from gateway.store.recorder import Unusable
 
@@ -274,7 +274,8 @@ class Live:
 
     def _built(self, source: Source) -> Gateway:
         text = read_text(source)
-        return build(load(text, name=self.name, environment=os.environ), text, self._process)
+        with without_collections():
+            return build(load(text, name=self.name, environment=os.environ), text, self._process)
 
 
 class Handover:

@@ -57,7 +57,7 @@ def load(text: str, *, name: str, environment: Mapping[str, str]) -> Loaded:
         ConfigError: it has mistakes; the error holds all of them.
     """
     complaints = Complaints(name)
-    with _without_collections():
+    with without_collections():
         root = parse(text, environment, complaints)
         if root is not None and root.items is None and root.value is not BROKEN:
             sections = ", ".join(Settings.__struct_fields__)
@@ -73,7 +73,7 @@ def load(text: str, *, name: str, environment: Mapping[str, str]) -> Loaded:
 
 
 @contextmanager
-def _without_collections() -> Generator[None]:
+def without_collections() -> Generator[None]:
     """Keep the garbage collector away: of 300,000 nodes none is garbage, and looking at them takes longer than reading.
 
     Reference counting frees them as ever.

@@ -20,5 +20,5 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["libyaml", "pure Python"])
 def both_loaders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyYAML's two parsers: which one there is depends on the platform's wheel."""
-    loader = yaml.SafeLoader if request.param == "pure Python" else document._LOADER
+    loader = document.quick(yaml.SafeLoader) if request.param == "pure Python" else document._LOADER
     monkeypatch.setattr(document, "_LOADER", loader)
