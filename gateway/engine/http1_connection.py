@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "idle_since_s",
         "loop",
         "lost",
+        "old_at_s",
         "used",
     )
 
@@ -79,6 +80,8 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self.idle_s = IDLE_S
         self.idle_since_s = 0.0
+        self.old_at_s = 0.0
+        """From then on it is not used again."""
         self.asked_s = 0.0
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_BOTH = {"test_transport_contract.py", "test_http1.py"}
+ON_BOTH = {"test_transport_contract.py", "test_http1.py", "test_proxies.py", "test_dialing.py", "test_http2.py"}
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
