@@ -212,6 +212,7 @@ class _Connection(asyncio.Protocol):
         self.upstream.accepted += 1
         self.upstream.connections.add(self)
         self.upstream.opened += 1
+        self.upstream.changed()
         self._task = asyncio.get_running_loop().create_task(self._serve())
         self._task.add_done_callback(self._served)
 

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_BOTH = {"test_transport_contract.py", "test_http1.py", "test_proxies.py", "test_dialing.py", "test_http2.py"}
+ON_BOTH = {
+    "test_transport_contract.py",
+    "test_http1.py",
+    "test_proxies.py",
+    "test_dialing.py",
+    "test_http2.py",
+    "test_upload_contract.py",
+}
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
