@@ -10,7 +10,14 @@ from hypothesis import HealthCheck, settings
 from tests.steady import SteadyLoop
 from tests.valkey import own_valkey, valkey_url  # noqa: F401
 
-ON_BOTH = {"test_transport_contract.py", "test_http1.py"}
+ON_BOTH = {
+    "test_transport_contract.py",
+    "test_http1.py",
+    "test_proxies.py",
+    "test_dialing.py",
+    "test_http2.py",
+    "test_upload_contract.py",
+}
 """What speaks to sockets is tested on both event loops: uvloop's is what serves, asyncio's is what may have to."""
 
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)

@@ -159,7 +159,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self._tls, backlog=4096)
+        self._server = await loop.create_server(self.connection, "127.0.0.1", 0, ssl=self._tls, backlog=4096)
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.origin = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
         self.url = f"{self.origin}/v1"
@@ -172,6 +172,10 @@ class ScriptedUpstream:
         await self.until(lambda: not self.connections)
         if self.failures and failure[0] is None:
             raise self.failures[0]
+
+    def connection(self) -> asyncio.Protocol:
+        """Return what serves one more connection, for a test that listens elsewhere too."""
+        return _Connection(self)
 
     def changed(self) -> None:
         """Have `until` look again."""
@@ -214,6 +218,7 @@ class _Connection(asyncio.Protocol):
         self.upstream.accepted += 1
         self.upstream.connections.add(self)
         self.upstream.opened += 1
+        self.upstream.changed()
         self._task = asyncio.get_running_loop().create_task(self._serve())
         self._task.add_done_callback(self._served)
 

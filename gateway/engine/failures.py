@@ -20,17 +20,26 @@ def broke_off(received: int) -> Unreachable:
     return Unreachable(f"the upstream closed the connection after {received} bytes")
 
 
-def no_connection(error: OSError) -> Unreachable:
-    """Say why there is no connection."""
+def no_connection(error: OSError, whom: str = "the upstream", where: str = "its base_url") -> Unreachable:
+    """Say why there is no connection with `whom`, whose address stands in `where`."""
     match error:
         case socket.gaierror():
-            return Unreachable("the upstream's name cannot be resolved; check its base_url")
+            return Unreachable(f"{whom}'s name cannot be resolved; check {where}")
         case ssl.SSLCertVerificationError():
             why = error.verify_message
-            return Unreachable(f"the upstream's certificate is not trusted ({why}); is its authority in SSL_CERT_FILE?")
+            return Unreachable(f"{whom}'s certificate is not trusted ({why}); is its authority in SSL_CERT_FILE?")
         case ssl.SSLError():
-            return Unreachable(f"no TLS with the upstream ({error.reason or 'handshake failed'})")
+            return Unreachable(f"no TLS with {whom} ({error.reason or 'handshake failed'})")
         case ConnectionRefusedError():
-            return Unreachable("the upstream refuses connections; is it running?")
+            return Unreachable(f"{whom} refuses connections; is it running?")
         case _:
-            return Unreachable(f"no connection to the upstream ({error.strerror or 'none of its addresses answers'})")
+            return Unreachable(f"no connection to {whom} ({error.strerror or 'none of its addresses answers'})")
+
+
+def no_place(most: int, clock: str) -> TimedOut:
+    """Return the error of a call that waited for one of our own connections. The upstream need not be at fault."""
+    failure = TimedOut(
+        f"all {most} connections to the upstream (max_connections) are in use: timeouts.{clock} has passed"
+    )
+    failure.clock, failure.unhealthy = clock, False
+    return failure

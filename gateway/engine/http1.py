@@ -3,6 +3,9 @@
 Why not a library: at 64 connections a call costs 70 µs through such a pool, 250 through aiohttp and over 2,000
 through httpx 0.28, whose pool also dies for good under cancellations, which is what every client that leaves is.
 Works on asyncio's event loop and on uvloop.
+
+A connection carries calls for `LIVES_S` and is then replaced, so that an upstream whose name has moved to another
+address is followed there; new connections ask for its addresses anew (`dialing`).
 """
 
 import asyncio
@@ -10,16 +13,20 @@ import logging
 import ssl
 from collections import deque
 
-from gateway.core.errors import Unreachable
-from gateway.engine.failures import CLOSED, no_connection, timed_out
+from gateway.core.errors import TimedOut, Unreachable
+from gateway.engine.dialing import dial, refused
+from gateway.engine.failures import CLOSED, no_connection, no_place, timed_out
 from gateway.engine.http1_connection import Connection
 from gateway.engine.http1_exchange import Exchange
 from gateway.engine.outgoing import Target, default_tls, head_of, target_of
+from gateway.engine.proxies import Proxy, ProxyFor, directly
 from gateway.engine.transport import Deadline
 from gateway.providers.base import Request
 
 MOST_CONNECTIONS = 1_000
 """Connections to one origin, idle ones included. Who comes later waits in line."""
+LIVES_S = 300.0
+"""How long a connection is used again; what it carries then is still carried to its end."""
 SWEEP_S = 2.0
 """How often idle connections are looked through."""
 CLOSE_S = 1.0
@@ -32,10 +39,18 @@ class NativeTransport:
     Args:
         tls: what certificates are checked against; certifi's roots when left out. HTTP/1.1 is asked for by ALPN.
         most_connections: to one origin.
+        proxy_for: says which proxy leads to a target, if any.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, *, most_connections: int = MOST_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        *,
+        most_connections: int = MOST_CONNECTIONS,
+        proxy_for: ProxyFor = directly,
+    ) -> None:
         self._tls = tls
+        self._proxy_for = proxy_for
         self._tls_ready = False
         self._most = most_connections
         self._origins: dict[tuple[bool, str, int], Origin] = {}
@@ -57,12 +72,14 @@ class NativeTransport:
             raise Unreachable(CLOSED)
         loop = asyncio.get_running_loop()
         origin = self._origins.get((target.tls, target.host, target.port)) or self._origin(target)
+        if origin.forwarder is not None:
+            head = origin.forwarder.forwarded(target, head)
         exchange = Exchange(loop, deadline, request.method != "HEAD")
         try:
             connection = origin.idle_one(loop.time()) or await origin.turn(exchange)
             if connection is not None:
                 if await connection.ask(exchange, head, body):
-                    return exchange
+                    return exchange if origin.forwarder is None else origin.answered(exchange)
                 exchange.stale = False
                 if request.upload is not None and request.upload.spent:
                     origin.free()
@@ -72,7 +89,7 @@ class NativeTransport:
         except BaseException:
             exchange.close()
             raise
-        return exchange
+        return exchange if origin.forwarder is None else origin.answered(exchange)
 
     async def close(self) -> None:
         """Close every connection; exchanges under way fail."""
@@ -91,7 +108,7 @@ class NativeTransport:
 
     def _origin(self, target: Target) -> "Origin":
         context = self._context() if target.tls else None
-        origin = Origin(self, target, context, self._most)
+        origin = Origin(self, target, context, self._most, self._proxy_for(target))
         self._origins[target.tls, target.host, target.port] = origin
         return origin
 
@@ -126,9 +143,14 @@ class Origin:
     or to an exchange, and is handed on or given back exactly once.
     """
 
-    def __init__(self, pool: NativeTransport, target: Target, tls: ssl.SSLContext | None, most: int) -> None:
+    def __init__(
+        self, pool: NativeTransport, target: Target, tls: ssl.SSLContext | None, most: int, proxy: Proxy | None
+    ) -> None:
         self.connections: set[Connection] = set()
         """All that are open."""
+        self.forwarder = proxy if tls is None else None
+        """A proxy that takes requests themselves: what is not encrypted is not tunnelled."""
+        self._proxy = proxy
         self._pool = pool
         self._target = target
         self._tls = tls
@@ -165,9 +187,11 @@ class Origin:
                 if turn.come:
                     return turn.connection
                 await exchange.wait()
-        except BaseException:
+        except BaseException as error:
             if not turn.come:
                 self._line.remove(turn)
+                if isinstance(error, TimedOut):
+                    raise no_place(self._most, error.clock) from error
             elif turn.connection is None:
                 self.free()
             else:
@@ -184,12 +208,10 @@ class Origin:
         loop = asyncio.get_running_loop()
         connection = Connection(self, loop)
         at_s, clock = min((loop.time() + connect_s, "connect"), (deadline.at_s, deadline.clock))
-        host, port = self._target.host, self._target.port
         scope = asyncio.timeout_at(at_s)
         try:
             async with scope:
-                name = host if self._tls is not None else None
-                await loop.create_connection(lambda: connection, host, port, ssl=self._tls, server_hostname=name)
+                await dial(connection, self._target, self._tls, self._proxy, forwards=self.forwarder is not None)
         except BaseException as error:
             connection.abort()
             self.free()
@@ -204,7 +226,19 @@ class Origin:
             raise Unreachable(CLOSED)
         if not connection.lost:
             self.connections.add(connection)
+        connection.old_at_s = loop.time() + LIVES_S
         return connection
+
+    def answered(self, exchange: Exchange) -> Exchange:
+        """Return an exchange whose head is here, unless the head is a proxy's own.
+
+        Raises:
+            Unreachable: the proxy does not let us through.
+        """
+        if self.forwarder is not None and exchange.status == 407:
+            exchange.close()
+            raise refused(407)
+        return exchange
 
     def sweep(self, now_s: float) -> bool:
         """Close connections that were idle for too long, and tell whether others are left."""
@@ -227,13 +261,15 @@ class Origin:
     # ── The connections' side ────────────────────────────────────────────────────────────────────────────────────
 
     def release(self, connection: Connection) -> None:
-        """Take back a connection: for the first in line, or to keep."""
-        if self._line:
-            self._line.popleft().give(connection)
-        elif connection.lost:
+        """Take back a connection: for the first in line, or to keep; unless it has grown old."""
+        now_s = connection.loop.time()
+        if connection.lost or now_s >= connection.old_at_s:
+            connection.abort()
             self.free()
+        elif self._line:
+            self._line.popleft().give(connection)
         else:
-            connection.idle_since_s = connection.loop.time()
+            connection.idle_since_s = now_s
             self._idle.append(connection)
             self._pool.sweep_later(connection.loop)
 

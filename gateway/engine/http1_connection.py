@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "idle_since_s",
         "loop",
         "lost",
+        "old_at_s",
         "used",
     )
 
@@ -79,6 +80,8 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self.idle_s = IDLE_S
         self.idle_since_s = 0.0
+        self.old_at_s = 0.0
+        """From then on it is not used again."""
         self.asked_s = 0.0
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -155,7 +158,7 @@ class Connection(asyncio.Protocol):
         sent = 0
         self._writing = True
         while sent < len(view):
-            if _is_settled(exchange):
+            if exchange.settled:
                 return
             if self._paused:
                 await exchange.wait()
@@ -167,15 +170,22 @@ class Connection(asyncio.Protocol):
     async def _pass_on(self, transport: asyncio.Transport, exchange: Exchange, upload: Upload) -> None:
         """Write a body as it comes, and no faster than it is taken; an answer of refusal that comes early ends it."""
         self._writing = True
-        whole = upload.length is not None
+        left = upload.length
         async with aclosing(upload.pieces()) as pieces:
-            async for piece in pieces:
-                while self._paused and not _is_settled(exchange):
+            while (piece := await exchange.next_of(pieces)) is not None:
+                while self._paused and not exchange.settled:
                     await exchange.wait()
-                if _is_settled(exchange):
+                if exchange.settled:
                     return
-                transport.write(piece if whole else b"%x\r\n%b\r\n" % (len(piece), piece))
-        if not whole:
+                if left is None:
+                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                else:
+                    transport.write(piece)
+                    left -= len(piece)
+                    self._writing = left != 0  # the answer to the last byte may be here before the body says its end
+        if exchange.settled:
+            return
+        if left is None:
             transport.write(b"0\r\n\r\n")
         self._writing = False
 
@@ -361,11 +371,6 @@ class Connection(asyncio.Protocol):
 
     def _died_at_once(self) -> bool:
         return self.loop.time() - self.asked_s <= STALE_WITHIN_S
-
-
-def _is_settled(exchange: Exchange) -> bool:
-    """Tell whether the rest of a request has nothing to say any more: it failed, or was refused."""
-    return exchange.failure is not None or exchange.stale or exchange.ended or exchange.status >= 400
 
 
 _TOO_LONG = f"the head of the upstream's answer is longer than {MOST_HEAD_BYTES} bytes"

@@ -120,6 +120,31 @@ class Exchange:
         if not self.ended:
             self.fail(Unreachable("the answer was closed before its end"))
 
+    # ── The sender's side ────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def settled(self) -> bool:
+        """The rest of its request has nothing to say any more: it failed, or was refused."""
+        return self.failure is not None or self.stale or self.ended or self.status >= 400
+
+    async def next_of(self, pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+        """Return the next piece of a body that is sent; `None`: it has ended, or nobody wants it any more, though the
+        client who sends it be silent.
+
+        Raises:
+            BadRequest: the client left, or what it sends is not what it has to be.
+        """
+        coming = asyncio.ensure_future(anext(pieces, None))
+        coming.add_done_callback(lambda _: self.wake())
+        try:
+            while not coming.done() and not self.settled:
+                await self.wait()
+            return coming.result() if coming.done() else None
+        finally:
+            if not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})  # only a generator that stands still can be closed
+
     # ── The connection's side ────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, status: int, headers: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The same promises on httpx: slower, but it knows the proxies that the environment names.
+"""The same promises on httpx: slower; for upstreams with which our own client should not get along.
 
 httpx 0.28's pool leaks a connection when a request is cancelled between being queued and receiving its head, until
 none is left (httpcore#1093), and a client that leaves is just such a cancellation. So no two exchanges ever share a
@@ -7,6 +7,7 @@ everything in it when it was not.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
@@ -14,10 +15,13 @@ from typing import Any, TypeVar
 import httpx
 
 from gateway.core.errors import TimedOut, Unreachable
-from gateway.engine.failures import CLOSED, broke_off, no_connection, timed_out
+from gateway.engine.dialing import refused
+from gateway.engine.failures import CLOSED, broke_off, no_connection, no_place, timed_out
+from gateway.engine.http1 import LIVES_S, MOST_CONNECTIONS
 from gateway.engine.http1_exchange import SILENCE
 from gateway.engine.inflate import Inflater
-from gateway.engine.outgoing import USER_AGENT, WITH_BODY, default_tls, header_lines, target_of
+from gateway.engine.outgoing import USER_AGENT, WITH_BODY, Target, default_tls, header_lines, target_of
+from gateway.engine.proxies import Proxy, ProxyFor, directly
 from gateway.engine.transport import Deadline
 from gateway.providers.base import Request
 
@@ -40,10 +44,21 @@ class HttpxTransport:
 
     Args:
         tls: what certificates are checked against; certifi's roots when left out.
+        most_connections: to one origin.
+        proxy_for: says which proxy leads to a target, if any.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        *,
+        most_connections: int = MOST_CONNECTIONS,
+        proxy_for: ProxyFor = directly,
+    ) -> None:
         self._tls = tls
+        self._most = most_connections
+        self._proxy_for = proxy_for
+        self._places: dict[tuple[bool, str, int], asyncio.Semaphore] = {}
         self._idle: dict[tuple[bool, str, int], list[_Lane]] = {}
         self._busy: set[HttpxResponse] = set()
         self._burials: set[asyncio.Task[None]] = set()
@@ -62,11 +77,19 @@ class HttpxTransport:
         header_lines(request)
         if self._closed:
             raise Unreachable(CLOSED)
-        lane = self._lane((target.tls, target.host, target.port))
+        key = (target.tls, target.host, target.port)
+        await self._place(key, deadline)
+        try:
+            lane = self._lane(key, target)
+        except BaseException:
+            self._places[key].release()
+            raise
         response = HttpxResponse(self, lane, deadline)
         self._busy.add(response)
         try:
             await response.begin(_outgoing(request, connect_s))
+            if response.status == 407 and lane.forwarded:
+                raise refused(407)
         except BaseException:
             response.close()
             raise
@@ -91,8 +114,12 @@ class HttpxTransport:
     def release(self, response: "HttpxResponse", lane: "_Lane") -> None:
         """Take back a client whose answer was read to its end."""
         self._busy.discard(response)
+        self._places[lane.key].release()
         loop = asyncio.get_running_loop()
         lane.idle_since_s = loop.time()
+        if loop.time() >= lane.old_at_s:
+            self.bury(lane, None)
+            return
         self._idle.setdefault(lane.key, []).append(lane)
         if self._sweeper is None:
             self._sweeper = loop.call_later(IDLE_S, self._sweep)
@@ -100,24 +127,46 @@ class HttpxTransport:
     def discard(self, response: "HttpxResponse", lane: "_Lane", task: "asyncio.Task[Any] | None") -> None:
         """Close a client whose answer was not read to its end."""
         self._busy.discard(response)
-        self.bury(lane, task)
+        self.bury(lane, task).add_done_callback(lambda _: self._places[lane.key].release())
 
-    def bury(self, lane: "_Lane", task: "asyncio.Task[Any] | None") -> None:
+    def bury(self, lane: "_Lane", task: "asyncio.Task[Any] | None") -> "asyncio.Task[None]":
         """Close a client, in a task of its own that nobody's leaving can cancel."""
         burial = asyncio.get_running_loop().create_task(_burial(lane, task))
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
+        return burial
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _lane(self, key: tuple[bool, str, int]) -> "_Lane":
+    async def _place(self, key: tuple[bool, str, int], deadline: Deadline) -> None:
+        """Wait in line for the right to one connection.
+
+        Raises:
+            TimedOut: the deadline passed in line.
+            Unreachable: the transport was closed meanwhile.
+        """
+        places = self._places.setdefault(key, asyncio.Semaphore(self._most))
+        scope = asyncio.timeout_at(deadline.at_s)
+        try:
+            async with scope:
+                await places.acquire()
+        except TimeoutError as error:
+            raise no_place(self._most, deadline.clock) from error
+        if self._closed:
+            places.release()
+            raise Unreachable(CLOSED)
+
+    def _lane(self, key: tuple[bool, str, int], target: Target) -> "_Lane":
         idle = self._idle.get(key)
         if idle:
             return idle.pop()
         if self._tls is None:
             self._tls = default_tls()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
-        return _Lane(key, httpx.AsyncClient(verify=self._tls, limits=limits, trust_env=True))
+        proxy = self._proxy_for(target)
+        client = httpx.AsyncClient(verify=self._tls, limits=limits, proxy=_as_httpx(proxy), trust_env=False)
+        forwarded = proxy is not None and not target.tls
+        return _Lane(key, client, forwarded, asyncio.get_running_loop().time() + LIVES_S)
 
     def _sweep(self) -> None:
         """Close clients that were idle for too long."""
@@ -240,10 +289,25 @@ class HttpxResponse:
 class _Lane:
     """A client that one exchange uses at a time."""
 
-    def __init__(self, key: tuple[bool, str, int], client: httpx.AsyncClient) -> None:
+    def __init__(self, key: tuple[bool, str, int], client: httpx.AsyncClient, forwarded: bool, old_at_s: float) -> None:
         self.key = key
+        self.forwarded = forwarded
+        """Requests go to a proxy as they are, and it may answer them itself."""
         self.client = client
+        self.old_at_s = old_at_s
+        """From then on it is not used again."""
         self.idle_since_s = 0.0
+
+
+def _as_httpx(proxy: Proxy | None) -> httpx.Proxy | None:
+    """Return a proxy as httpx takes it."""
+    if proxy is None:
+        return None
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    scheme = "http" if proxy.tls is None else "https"
+    said = proxy.authorization.reveal()
+    headers = {"proxy-authorization": said} if said else {}
+    return httpx.Proxy(f"{scheme}://{host}:{proxy.port}", headers=headers, ssl_context=proxy.tls)
 
 
 async def _burial(lane: _Lane, task: "asyncio.Task[Any] | None") -> None:
@@ -290,7 +354,7 @@ def _before_the_head(error: httpx.HTTPError) -> Unreachable | TimedOut:
         case httpx.ConnectTimeout():
             return timed_out("connect")
         case httpx.ProxyError():
-            return Unreachable("the proxy that the environment names does not let us through to the upstream")
+            return refused(int(status[0]) if (status := re.match(r"\d{3}", str(error))) else 0)
         case httpx.ConnectError():
             return no_connection(_cause(error) or OSError())
         case httpx.RemoteProtocolError() if "disconnected" not in str(error):

@@ -37,6 +37,8 @@ class Target(Struct, frozen=True):
     port: int
     head: str
     """The request line behind the method, and the `host` header."""
+    authority: str
+    """The host and the port, as the URL has them."""
 
 
 @lru_cache(1024)
@@ -55,7 +57,7 @@ def target_of(url: str) -> Target:
     tls = parts.scheme == "https"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     head = f" {path} HTTP/1.1\r\nhost: {parts.netloc.lower()}\r\n"
-    return Target(tls, parts.hostname, parts.port or (443 if tls else 80), head)
+    return Target(tls, parts.hostname, parts.port or (443 if tls else 80), head, parts.netloc.lower())
 
 
 def head_of(target: Target, request: Request) -> bytes:

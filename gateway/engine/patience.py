@@ -18,26 +18,40 @@ class Patience:
     """The clocks of one attempt, and which of them runs next. See `Timeouts`.
 
     What an answer may fall behind its pace is a credit of time: waiting spends it, tokens earn it. Neither it nor
-    `idle` runs while the answer's reader is the one who is slow.
+    `idle` runs while the answer's reader is the one who is slow. Where the request `uploads` what its client is still
+    sending, only `total` runs until it `has_asked`.
     """
 
-    __slots__ = ("_credit_s", "_first_at_s", "_heard_at_s", "_loop", "_timeouts", "_total_at_s", "deadline")
+    __slots__ = (
+        "_credit_s",
+        "_first_at_s",
+        "_first_token_s",
+        "_heard_at_s",
+        "_loop",
+        "_timeouts",
+        "_total_at_s",
+        "deadline",
+    )
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, *, uploads: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeouts = timeouts = attempt.deployment.timeouts
         now_s = self._loop.time()
         self._total_at_s = now_s + attempt.deadline_s - attempt.clock.now()
-        self._first_at_s = now_s + timeouts.first_token_s if attempt.stream else inf
+        self._first_at_s = inf
+        self._first_token_s = timeouts.first_token_s if attempt.stream else inf
         self._credit_s = timeouts.idle_s
         self._heard_at_s = inf
         self.deadline = Deadline(*self._next())
-        if attempt.passage is None or attempt.passage.upload is None:
+        if not uploads:
             self.has_asked()
 
     def has_asked(self) -> None:
-        """Know that the request has been sent to its end: the head is next."""
-        self._sooner(self._loop.time() + self._timeouts.headers_s, "headers")
+        """Know that the request has been sent to its end: the head is next, and the first token behind it."""
+        now_s = self._loop.time()
+        self._first_at_s = now_s + self._first_token_s
+        self._sooner(self._first_at_s, "first_token")
+        self._sooner(now_s + self._timeouts.headers_s, "headers")
 
     def has_head(self) -> None:
         """Know that the head is here."""

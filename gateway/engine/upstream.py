@@ -85,8 +85,8 @@ class Upstream:
         if attempt.translated:
             attempt = attempt.but(body=plain_for(place.provider, attempt.body))
         provider, tried = _provider(attempt, place), attempt.tried
-        patience = Patience(attempt)
         request = _request(attempt, provider, place.traceparent)
+        patience = Patience(attempt, uploads=request.upload is not None)
         sent = None if request.upload is None else Sent(request.upload, patience)
         if sent is not None:
             request = replace(request, upload=sent)

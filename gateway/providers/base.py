@@ -1,9 +1,9 @@
 """What a provider is: a translator of one dialect that never opens a socket."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.core.call import Attempt, Operation, Surface, Upload
 from gateway.core.errors import UpstreamFailed
@@ -222,6 +222,10 @@ class KeepsResponses(Protocol):
         ...
 
 
+HTTP = Literal["native", "httpx"]
+"""How HTTP is spoken."""
+
+
 class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of one entry under `providers:`. A subclass's fields are what may be written there.
 
@@ -268,8 +272,13 @@ class Keyed(ProviderOptions, frozen=True, kw_only=True):
     """More headers for each request, such as an organisation."""
     traceparent: bool = False
     """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
-    http: Literal["native", "httpx"] = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
+    http: HTTP = "native"
+    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower)."""
+    proxy: Secret = Secret()
+    """The proxy that leads there: `http://user:password@host:3128`; `none`: none does. As the environment says
+    (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) when left out."""
+    max_connections: Annotated[int, Meta(ge=1)] = 1_000
+    """The most connections to one host and port, of each worker. Calls beyond wait in line, and their clocks run."""
     discover: Duration | None = None
     """Ask the upstream for its list of models at the start and so often from then on, so that `/v1/models` has the real
     names that a pattern such as `openai/*` stands for, and what the list tells of them. Not asked when left out."""

@@ -50,6 +50,7 @@ from gateway.settings.build_routes import forwarders, passages_of, routes_of
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
+from gateway.settings.reach import Reach, check_proxy
 from gateway.settings.schema import (
     HealthSettings,
     KeySettings,
@@ -264,6 +265,7 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
             on[name] = options.build(name)
             if isinstance(options, Keyed):
                 _check_url(options.base_url or "https://localhost", options.headers)
+                check_proxy(options.proxy)
                 check_discovery(options, on[name])
         except ValueError as error:
             raise loaded.complaint(("providers", name), str(error)) from None
@@ -290,10 +292,10 @@ def _place(
     if isinstance(provider, LocalProvider):
         return provider
     options = settings.providers[name]
-    http, traceparent = (options.http, options.traceparent) if isinstance(options, Keyed) else ("native", False)
+    reach, traceparent = (Reach.of(options), options.traceparent) if isinstance(options, Keyed) else (Reach(), False)
     grant = grant_of(provider)
-    access = None if grant is None else process.access(grant, http)
-    return Place(provider, process.transport(http), traceparent, beside_chat(provider), access)
+    access = None if grant is None else process.access(grant, reach)
+    return Place(provider, process.transport(reach), traceparent, beside_chat(provider), access)
 
 
 def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvider]:
@@ -303,10 +305,11 @@ def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvid
         headers = {header.lower(): value for header, value in service.headers.items()}
         try:
             _check_url(service.base_url, headers)
+            check_proxy(service.proxy)
         except ValueError as error:
             raise loaded.complaint(("proxy", name), str(error)) from None
         as_it_came = AsItCame(Service(service.base_url.rstrip("/"), headers))
-        transport = process.transport(service.http)
+        transport = process.transport(Reach.of(service))
         places[f"proxy/{name}"] = Place(as_it_came, transport, beside_chat={"forward": as_it_came})
     return places
 

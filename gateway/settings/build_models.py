@@ -9,6 +9,7 @@ from gateway.providers.base import Keyed, Lister, LocalProvider, Provider
 from gateway.services.catalogue import Catalogue
 from gateway.services.models import Models
 from gateway.settings.process import Process
+from gateway.settings.reach import Reach
 from gateway.settings.schema import Settings
 
 LEAST_DISCOVER_S = 1.0
@@ -40,7 +41,7 @@ def sources_of(
         options = settings.providers[name]
         if isinstance(options, Keyed) and options.discover is not None:
             assert isinstance(provider, Lister), "it was checked"
-            sources[name] = Source(options, provider, process.transport(options.http), float(options.discover))
+            sources[name] = Source(options, provider, process.transport(Reach.of(options)), float(options.discover))
     return sources
 
 

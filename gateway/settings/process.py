@@ -3,11 +3,8 @@
 import asyncio
 import importlib
 import os
-import ssl
 import sys
 from typing import TYPE_CHECKING
-
-import certifi
 
 from gateway.core.resources import Clock, Objects
 from gateway.core.shipped import shipped
@@ -16,12 +13,13 @@ from gateway.engine.clock import SystemClock
 from gateway.engine.discovery import Discovery
 from gateway.engine.fits import Lessons
 from gateway.engine.fleet import LiveFleet
-from gateway.engine.http1 import NativeTransport
 from gateway.engine.jwks import JWKS
 from gateway.engine.prices import overrides_of
+from gateway.engine.proxies import EnvironmentProxies
 from gateway.engine.transport import Transport
 from gateway.kv.memory import MemoryAnswers, MemoryLimiter
 from gateway.providers.base import Grant
+from gateway.settings.reach import Reach, roots
 from gateway.store.lines import Lines
 from gateway.store.memory import MemoryObjects
 from gateway.store.recorder import Recorder
@@ -38,7 +36,6 @@ class Process:
     """The parts that one configuration hands to the next."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        roots = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
         self.clock: Clock = clock or SystemClock()
         self.fleet = LiveFleet(self.clock)
         self.limiter = MemoryLimiter(self.clock)
@@ -49,9 +46,9 @@ class Process:
         self.discovery = Discovery(self.clock)
         prices = shipped("config/prices.yaml")
         self.price_overrides = overrides_of(prices.read_text(), str(prices))
-        self._roots = roots
-        self._transports: dict[str, Transport] = {"native": NativeTransport(roots)}
-        self._accesses: dict[tuple[Grant, str], Access] = {}
+        self._proxies = EnvironmentProxies(os.environ, roots)
+        self._transports: dict[Reach, Transport] = {}
+        self._accesses: dict[tuple[Grant, Reach], Access] = {}
         self._redis: dict[str, RedisStore] = {}
         self._recorders: dict[str, Recorder] = {}
         self._memory = MemoryObjects(self.clock)
@@ -59,20 +56,18 @@ class Process:
         self._sweeping: dict[str, asyncio.Task[None]] = {}
         self._started: set[str] = set()
 
-    def transport(self, name: str) -> Transport:
-        """Return the transport that the configuration calls `name`."""
-        transport = self._transports.get(name)
+    def transport(self, reach: Reach = Reach()) -> Transport:  # noqa: B008 it is frozen
+        """Return what carries requests that way, the same as long as the process lives."""
+        transport = self._transports.get(reach)
         if transport is None:
-            # Imported here, like Redis below: whoever starts without it need not wait for it.
-            httpx_transport = importlib.import_module("gateway.engine.httpx_transport")
-            transport = self._transports[name] = httpx_transport.HttpxTransport(self._roots)
+            transport = self._transports[reach] = reach.transport(self._proxies)
         return transport
 
-    def access(self, grant: Grant, http: str) -> Access:
+    def access(self, grant: Grant, reach: Reach) -> Access:
         """Return where the access tokens of `grant` come from, the same as long as the process lives."""
-        access = self._accesses.get((grant, http))
+        access = self._accesses.get((grant, reach))
         if access is None:
-            access = self._accesses[grant, http] = Access(grant, self.transport(http), self.clock)
+            access = self._accesses[grant, reach] = Access(grant, self.transport(reach), self.clock)
         return access
 
     def redis(self, url: str) -> "RedisStore":

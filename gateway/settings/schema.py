@@ -12,7 +12,7 @@ from gateway.core.secret import Secret
 from gateway.core.units import Duration, Size
 from gateway.engine.price_options import PriceOptions
 from gateway.middleware.base import Options
-from gateway.providers.base import ProviderOptions
+from gateway.providers.base import HTTP, ProviderOptions
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -194,8 +194,13 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Where it is; what stands behind the name in the request's path is added to it. Nothing else can change it."""
     headers: dict[str, str] = {}
     """Headers that are sent to it with each request, such as its credential. The client's own never are."""
-    http: Literal["native", "httpx"] = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower; proxies from the environment)."""
+    http: HTTP = "native"
+    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower)."""
+    proxy: Secret = Secret()
+    """The proxy that leads there: `http://user:password@host:3128`; `none`: none does. As the environment says
+    (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) when left out."""
+    max_connections: Annotated[int, Meta(ge=1)] = 1_000
+    """The most connections to one host and port, of each worker. Calls beyond wait in line, and their clocks run."""
     timeouts: ServiceTimeouts = ServiceTimeouts()
     """How long to wait."""
 

@@ -79,18 +79,6 @@ async def test_cookies_reach_no_other_caller(transport: HttpxTransport, respx_mo
     assert "cookie" not in route.calls.last.request.headers
 
 
-async def test_the_environment_names_a_proxy(monkeypatch: pytest.MonkeyPatch):
-    """That is what this transport is for."""
-    async with ScriptedUpstream() as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
-        monkeypatch.delenv("NO_PROXY", raising=False)
-        transport = HttpxTransport()
-        answer = await ask(transport, Request("http://upstream.invalid/v1/chat/completions", b"{}", {}))
-        assert b"Hello" in answer
-        assert proxy.requests[0].headers["host"] == "upstream.invalid"
-        await transport.close()
-
-
 async def test_callers_at_the_same_time_share_no_client():
     """What one of them breaks by leaving is nobody else's."""
     async with ScriptedUpstream() as upstream:

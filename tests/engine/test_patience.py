@@ -10,10 +10,10 @@ from gateway.engine.patience import Patience
 from tests.standins import StillClock, call_of, hastily
 
 
-def patience(stream=True, total_s=600.0, **timeouts):
+def patience(stream=True, total_s=600.0, uploads=False, **timeouts):
     clock = StillClock()
     call = call_of(clock, stream=stream, deadline_s=clock.now() + total_s)
-    return Patience(call.attempt(Deployment("p/m", "p", "m", timeouts=Timeouts(**timeouts))))
+    return Patience(call.attempt(Deployment("p/m", "p", "m", timeouts=Timeouts(**timeouts))), uploads=uploads)
 
 
 def left_s(patience):
@@ -50,6 +50,20 @@ def test_no_reader_is_so_slow_that_the_call_may_take_longer():
         waiting.resume()
         with pytest.raises(TimedOut, match=r"timeouts\.total has passed"):
             waiting.check()
+
+    hastily(story())
+
+
+@pytest.mark.parametrize(("first_token_s", "clock"), [(10, "first_token"), (50, "headers")])
+def test_an_upstream_is_not_late_before_it_was_asked(first_token_s, clock):
+    """A client may take minutes to send a sound; what is to be said of it is waited for from its end on."""
+
+    async def story():
+        waiting = patience(uploads=True, first_token_s=first_token_s, headers_s=20)
+        assert (left_s(waiting), waiting.deadline.clock) == (pytest.approx(600, abs=0.1), "total")
+        await asyncio.sleep(100)
+        waiting.has_asked()
+        assert (left_s(waiting), waiting.deadline.clock) == (pytest.approx(min(first_token_s, 20), abs=0.1), clock)
 
     hastily(story())
 

@@ -420,6 +420,52 @@ async def test_an_answer_that_only_announces_another_is_skipped(transport: Trans
     response.close()
 
 
+@pytest.mark.parametrize("make", [NativeTransport, HttpxTransport])
+async def test_who_waits_in_line_too_long_is_told_of_the_line(make: Any, upstream: ScriptedUpstream):
+    """It is our limit that holds the call up, so the upstream is not held to be ill; and who leaves gives way."""
+    transport = make(most_connections=1)
+    upstream.will(Silent())
+    first = asyncio.ensure_future(ask(transport, chat(upstream)))
+    await upstream.until(lambda: upstream.asked)
+    with pytest.raises(TimedOut, match=r"all 1 connections .*max_connections.* timeouts\.first_token ") as caught:
+        await ask(transport, chat(upstream), within(0.1, "first_token"))
+    assert (caught.value.clock, caught.value.unhealthy) == ("first_token", False)
+    leaving, staying = (asyncio.ensure_future(ask(transport, chat(upstream))) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    first.cancel()
+    assert b"Hello" in await staying
+    assert upstream.accepted == 2
+    await transport.close()
+
+
+@pytest.mark.parametrize("make", [NativeTransport, HttpxTransport])
+async def test_a_limit_is_one_origins(make: Any, upstream: ScriptedUpstream):
+    """A host that is slow takes no place from another."""
+    transport = make(most_connections=1)
+    async with ScriptedUpstream() as other:
+        upstream.will(Silent())
+        first = asyncio.ensure_future(ask(transport, chat(upstream)))
+        await upstream.until(lambda: upstream.asked)
+        assert b"Hello" in await ask(transport, chat(other))
+        first.cancel()
+        await asyncio.wait({first})
+    await transport.close()
+
+
+@pytest.mark.parametrize("make", [NativeTransport, HttpxTransport])
+async def test_close_sends_the_line_away(make: Any, upstream: ScriptedUpstream):
+    """Nobody waits for a place that will never come."""
+    transport = make(most_connections=1)
+    upstream.will(Silent())
+    asking = [asyncio.ensure_future(ask(transport, chat(upstream))) for _ in range(3)]
+    await upstream.until(lambda: upstream.asked)
+    await transport.close()
+    for task in asking:
+        with pytest.raises(Unreachable):
+            await task
+
+
 async def test_close_ends_what_is_under_way(transport: Transport, upstream: ScriptedUpstream):
     """Nobody waits for an answer that cannot come, and nobody begins a new call."""
     upstream.will(Silent())

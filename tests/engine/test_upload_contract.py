@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from gateway.core.errors import BadRequest, Unreachable
+from gateway.core.errors import BadRequest, TimedOut, Unreachable
 from gateway.engine.http1 import NativeTransport
 from gateway.engine.httpx_transport import HttpxTransport
 from gateway.engine.transport import Deadline, Transport
@@ -119,35 +119,112 @@ async def test_what_was_taken_is_not_sent_as_if_it_were_all(
     await transport.close()
 
 
-async def test_an_early_refusal_ends_it(upstream: ScriptedUpstream):
-    """The rest is neither taken from the client nor sent."""
-    heard = asyncio.Event()
+class Refusing:
+    """An upstream that answers before it has the whole of a request, and keeps what it was sent."""
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
-        heard.set()
-        await reader.read()
+    def __init__(self, *, closes: bool = False) -> None:
+        self.sent = b""
+        self._closes = closes
+
+    async def __aenter__(self) -> "Refusing":
+        self._server = await asyncio.start_server(self._refuse, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/files"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sent = await reader.readuntil(b"\r\n\r\n")
+        self.sent += await reader.readexactly(6)  # the first piece, as a chunk
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nlong")
+        if self._closes:
+            writer.write_eof()
+        self.sent += await reader.read()
         writer.close()
+
+
+class Waiting(Body):
+    """A body whose client sends one piece and is then silent."""
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"x"
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_an_early_refusal_is_heard_while_the_client_is_silent(closes: bool):
+    """Not with the next piece, which may take a minute; and the request never looks whole."""
+    async with Refusing(closes=closes) as upstream:
+        transport, body = NativeTransport(), Waiting()
+        deadline = Deadline(asyncio.get_running_loop().time() + 30.0, "total")
+        request = Request(upstream.url, b"", {}, upload=body)
+        async with asyncio.timeout(10):
+            response = await transport.send(request, connect_s=2.0, deadline=deadline)
+            assert (response.status, await response.read(100), body.closed) == (413, b"long", True)
+        response.close()
+        await transport.close()
+        assert upstream.sent.endswith(b"\r\n\r\n1\r\nx\r\n")
+
+
+async def test_an_early_refusal_ends_what_would_go_on_for_ever():
+    """The rest is neither taken from the client nor sent."""
 
     class Endless(Body):
         async def pieces(self) -> AsyncGenerator[bytes, None]:
             yield b"x"
-            await heard.wait()
             while True:
                 await asyncio.sleep(0.001)
-                self.taken += 1
                 yield b"x" * 1000
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    transport, body = NativeTransport(), Endless()
-    deadline = Deadline(asyncio.get_running_loop().time() + 30.0, "total")
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/files"
-    response = await transport.send(Request(url, b"", {}, upload=body), connect_s=30.0, deadline=deadline)
-    assert response.status == 413
-    response.close()
+    async with Refusing() as upstream:
+        transport = NativeTransport()
+        deadline = Deadline(asyncio.get_running_loop().time() + 30.0, "total")
+        request = Request(upstream.url, b"", {}, upload=Endless())
+        response = await transport.send(request, connect_s=30.0, deadline=deadline)
+        assert response.status == 413
+        response.close()
+        await transport.close()
+
+
+async def test_an_upstream_that_hangs_up_while_the_client_is_silent_is_noticed(upstream: ScriptedUpstream):
+    """At once, and the client's body is let go of."""
+    transport, body = NativeTransport(), Waiting()
+    asking = asyncio.ensure_future(send(transport, upstream, body))
+    await upstream.until(lambda: upstream.connections)
+    for connection in list(upstream.connections):
+        connection.transport.abort()
+    with pytest.raises(Unreachable, match="before it answered"):
+        await asking
+    assert body.closed
     await transport.close()
-    server.close()
+
+
+async def test_a_silent_client_is_bounded_by_the_deadline(upstream: ScriptedUpstream):
+    """The body's own pieces may never come."""
+    transport, body = NativeTransport(), Waiting()
+    deadline = Deadline(asyncio.get_running_loop().time() + 0.1, "total")
+    request = Request(f"{upstream.url}/files", b"", {}, upload=body)
+    with pytest.raises(TimedOut, match="total"):
+        await transport.send(request, connect_s=2.0, deadline=deadline)
+    assert body.closed
+    await transport.close()
+
+
+async def test_who_is_cancelled_while_its_client_is_silent_leaves_nothing(upstream: ScriptedUpstream):
+    """The generator is closed, and the connection."""
+    transport, body = NativeTransport(), Waiting()
+    asking = asyncio.ensure_future(send(transport, upstream, body))
+    await upstream.until(lambda: upstream.connections)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await upstream.until(lambda: not upstream.connections)
+    await transport.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("status", [400, 500])

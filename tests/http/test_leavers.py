@@ -145,7 +145,7 @@ async def nothing_is_left(gateway, upstream, books):
     (window,) = live._process.limiter._windows.values()
     assert window.total == books.used
     assert [health.in_flight for health in live.fleet._health.values()] == [0]
-    (origin,) = live._process.transport("native")._origins.values()
+    (origin,) = live._process.transport()._origins.values()
     await upstream.until(lambda: all(connection.asked is None for connection in upstream.connections))
     await upstream.until(lambda: len(upstream.connections) == len(origin.connections) == len(origin._idle))
     assert origin._places == len(origin._idle) and not origin._line

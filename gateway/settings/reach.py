@@ -1,0 +1,86 @@
+"""How an upstream is reached: over which HTTP, through which proxy, with how many connections."""
+
+import importlib
+import os
+import ssl
+from typing import Protocol, Self
+
+import certifi
+from msgspec import Struct
+
+from gateway.core.secret import Secret
+from gateway.engine.http1 import MOST_CONNECTIONS, NativeTransport
+from gateway.engine.proxies import NONE, EnvironmentProxies, Proxy, ProxyFor, directly
+from gateway.engine.transport import Transport
+from gateway.providers.base import HTTP
+
+
+class Reached(Protocol):
+    """Options of whoever is reached over HTTP."""
+
+    @property
+    def http(self) -> HTTP:
+        """How HTTP is spoken."""
+        ...
+
+    @property
+    def proxy(self) -> Secret:
+        """The proxy's URL; `none`; or empty: as the environment says."""
+        ...
+
+    @property
+    def max_connections(self) -> int:
+        """To one host and port."""
+        ...
+
+
+class Reach(Struct, frozen=True):
+    """What of an upstream's options says how it is reached. Who says the same shares connections."""
+
+    http: HTTP = "native"
+    proxy: Secret = Secret()
+    max_connections: int = MOST_CONNECTIONS
+
+    @classmethod
+    def of(cls, options: Reached) -> Self:
+        """Return what `options` say."""
+        return cls(options.http, options.proxy, options.max_connections)
+
+    def transport(self, environment: EnvironmentProxies) -> Transport:
+        """Make what carries requests that way."""
+        proxy_for = self._proxy_for(environment)
+        if self.http == "native":
+            return NativeTransport(roots(), most_connections=self.max_connections, proxy_for=proxy_for)
+        # Imported here: it takes a while, and whoever starts without it need not wait for it.
+        module = importlib.import_module("gateway.engine.httpx_transport")
+        transport: Transport = module.HttpxTransport(
+            roots(), most_connections=self.max_connections, proxy_for=proxy_for
+        )
+        return transport
+
+    def _proxy_for(self, environment: EnvironmentProxies) -> ProxyFor:
+        said = self.proxy.reveal()
+        if not said:
+            return environment
+        if said == NONE:
+            return directly
+        proxy = Proxy.parse(said, roots)
+        return lambda _: proxy
+
+
+def roots() -> ssl.SSLContext:
+    """Return what certificates are checked against: a context of its own for each caller, who may set it up further."""
+    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+
+
+def check_proxy(said: Secret) -> None:
+    """Refuse a `proxy:` that is none.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if said and said.reveal() != NONE:
+        try:
+            Proxy.parse(said.reveal(), roots)
+        except ValueError as error:
+            raise ValueError(f"proxy: {error}; `{NONE}` is for none at all") from None

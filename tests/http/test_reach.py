@@ -1,0 +1,117 @@
+"""How upstreams are reached, as gateway.yaml says: `proxy`, `max_connections`, `http`; and IPv6 on both sides."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from gateway.settings.complaints import ConfigError
+from gateway.settings.load import load
+from tests.script import ScriptedUpstream, Silent
+from tests.serving import mock_config, serving
+
+ELSEWHERE = "http://upstream.invalid/v1"
+"""An address that only a proxy finds."""
+NAMED = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    """Whatever this machine's environment says."""
+    for name in NAMED:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+async def upstream():
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+def config(url, options, more=""):
+    return mock_config(url, more=more).replace("upstream-secret}", f"upstream-secret, {options}}}")
+
+
+@pytest.mark.parametrize("http", ["native", "httpx"])
+async def test_the_environments_proxy_is_used_without_a_word_in_the_configuration(upstream, monkeypatch, http):
+    """As by curl, and by the SDKs that the gateway stands in for."""
+    monkeypatch.setenv("HTTP_PROXY", upstream.origin)
+    async with serving(config(ELSEWHERE, f"http: {http}")) as gateway:
+        assert (await gateway.ask()).json()["choices"][0]["message"]["content"] == "Hello"
+    assert upstream.requests[0].path == f"{ELSEWHERE}/chat/completions"
+
+
+@pytest.mark.parametrize("http", ["native", "httpx"])
+async def test_a_provider_has_a_proxy_of_its_own_or_none(upstream, monkeypatch, http):
+    """What gateway.yaml says of one provider is said of no other; its password is shown to nobody but the proxy."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    own = config(ELSEWHERE, f"http: {http}, proxy: 'http://ann:secret@127.0.0.1:{upstream.port}'")
+    async with serving(own) as gateway:
+        assert (await gateway.ask()).status_code == 200
+        assert "ann:secret" not in repr(load(own, name="gateway.yaml", environment={}).settings)
+    assert upstream.requests[0].headers["proxy-authorization"] == "Basic YW5uOnNlY3JldA=="
+    async with serving(config(ELSEWHERE, f"http: {http}, proxy: none")) as gateway:
+        answer = await gateway.ask()
+        assert (answer.status_code, upstream.asked) == (502, 1)
+        assert "cannot be resolved" in answer.json()["error"]["message"]
+
+
+async def test_a_service_has_a_proxy_too(upstream):
+    """`proxy:` below `proxy:` is the proxy on the way to the service."""
+    service = f"proxy: {{tool: {{base_url: 'http://tool.invalid/x', proxy: '{upstream.origin}'}}}}"
+    async with serving(mock_config(upstream.url, more=service)) as gateway:
+        assert (await gateway.http.post("/proxy/tool/a", json={})).status_code == 200
+    assert upstream.requests[0].path == "http://tool.invalid/x/a"
+
+
+async def test_a_proxy_that_fails_is_told_without_its_password(upstream, caplog):
+    """To the client, and in the log line."""
+    proxy = "http://ann:secret@127.0.0.1:9"
+    with caplog.at_level(logging.DEBUG):
+        async with serving(config(ELSEWHERE, f"proxy: '{proxy}'")) as gateway:
+            answer = await gateway.ask()
+    assert answer.status_code == 502
+    assert "the proxy refuses connections" in answer.json()["error"]["message"]
+    assert "secret" not in answer.text + caplog.text.replace("upstream-secret", "")
+
+
+@pytest.mark.parametrize("said", ["ftp://p", "socks5://ann:secret@p:1", "http://ann:secret@p:port"])
+async def test_a_proxy_that_is_none_is_a_mistake_of_the_file(upstream, said):
+    """With its place and its cure, and without the password."""
+    with pytest.raises(ConfigError, match=r"providers.mock: proxy: .*`none`") as caught:
+        async with serving(config(upstream.url, f"proxy: '{said}'")):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_limit_of_connections_is_a_provider_s(upstream):
+    """Who waits beyond it waits by the call's own clocks, and is told what the line is for."""
+    upstream.will(Silent())
+    hasty = "models:\n  hasty: {deployments: [mock/mock-2], timeouts: {headers: 100ms, then: {headers: error}}}\n"
+    async with serving(config(upstream.url, "max_connections: 1").replace("models:\n", hasty)) as gateway:
+        first = asyncio.ensure_future(gateway.ask())
+        await upstream.until(lambda: upstream.asked)
+        answer = await gateway.ask(model="hasty")
+        assert answer.status_code == 504
+        assert "all 1 connections to the upstream (max_connections) are in use" in answer.json()["error"]["message"]
+        first.cancel()
+        await asyncio.wait({first})
+        assert (await gateway.ask()).status_code == 200
+
+
+async def test_a_gateway_and_its_upstream_may_be_on_ipv6():
+    """`[::1]` in a base_url; a machine without IPv6 says that nobody can be reached there."""
+    async with ScriptedUpstream() as upstream:
+        try:
+            server = await asyncio.get_running_loop().create_server(upstream.connection, "::1", 0)
+        except OSError:
+            async with serving(mock_config("'http://[::1]:9/v1'")) as gateway:
+                assert "no connection" in (await gateway.ask()).json()["error"]["message"]
+            return
+        url = f"'http://[::1]:{server.sockets[0].getsockname()[1]}/v1'"
+        async with serving(mock_config(url)) as gateway:
+            assert "Hello" in (await gateway.ask()).text
+        server.close()
+        assert json.loads(upstream.requests[0].body)["model"] == "mock-1"
