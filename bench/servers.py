@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -39,8 +39,11 @@ class Process:
         self._env = {**os.environ, **(env or {})}
         self._start_within_s = start_within_s
         self._process: subprocess.Popen[bytes] | None = None
+        self.start_s = 0.0
+        """How long it took from the start of the process until it was `ready`."""
 
     def __enter__(self) -> Self:
+        began_s = time.monotonic()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -57,6 +60,7 @@ class Process:
         except BaseException:
             self.__exit__()
             raise
+        self.start_s = time.monotonic() - began_s
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,6 +119,10 @@ class Server(Process):
     """What the report calls it, with its version."""
     given = ""
     """What the report says of how it was set up."""
+    bears_per_s = 1e6
+    """The calls per second that it is asked at most where a rate is given; more than it can would only fill queues."""
+    streams = True
+    """Whether it streams at all."""
 
     def ready(self) -> bool:
         """Ask once."""
@@ -183,7 +191,8 @@ class Nginx(Server):
     def __init__(self, place: Path, upstream: Upstream, program: str, *, workers: int = 1) -> None:
         version = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
         self.title = f"nginx {version.strip().rpartition('/')[2]}"
-        port, home = free_port(), place / f"nginx{workers}"
+        port = free_port()
+        home = place / f"nginx-{port}"
         home.mkdir()
         config = home / "nginx.conf"
         config.write_text(nginx_config(home, port, upstream.port, workers))
@@ -193,9 +202,7 @@ class Nginx(Server):
 
 def nginx_config(home: Path, port: int, upstream: int, workers: int) -> str:
     """Return nginx.conf."""
-    temporary = "".join(
-        f"{kind}_temp_path {home};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
+    temporary = "".join(f"{kind}_temp_path {home};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     return f"""
     daemon off; worker_processes {workers}; pid {home}/pid; error_log {home}/error.log; worker_rlimit_nofile 65536;
     events {{ worker_connections 16384; }}
@@ -227,9 +234,9 @@ class Gateway(Server):
     """Ours, with its whole chain."""
 
     given = (
-        "one process, everything on: log (JSON lines to a file), metrics, auth, limits (requests, tokens and concurrent "
-        "calls of each key), cache (looked up and written for each call; every question is new), cost, retry. In memory, "
-        "but for the rows that say Redis."
+        "one process, everything on: log (JSON lines to a file), metrics, auth, limits (requests, tokens and "
+        "concurrent calls of each key), cache (looked up and written for each call; every question is new), cost, retry. "
+        "In memory, but for the rows that say Redis."
     )
 
     def __init__(self, place: Path, upstream: Upstream, text: str, *, name: str = "gateway", workers: int = 1) -> None:
@@ -262,14 +269,19 @@ class Noop:
         return await next(call)
 '''
 
+CHAIN = ["log", "metrics", "auth", "limits", "cache", "cost", "retry"]
 LIMITS = "{requests_per_minute: 100000000, tokens_per_minute: 100000000000, concurrent: 100000}"
 PRICE = "{prompt: 1, completion: 2}"
 
 
 def gateway_config(
-    upstream: int, *, keys: int = 1, models: int = 0, noops: int = 0, redis: str = "", database: str = ""
+    upstream: int, *, names: int = 0, middlewares: int = len(CHAIN), redis: str = "", database: str = ""
 ) -> str:
-    """Return gateway.yaml: the whole chain, and as many keys, models and idle middlewares more as asked for."""
+    """Return gateway.yaml: `names` keys and as many models more, and a chain of `middlewares`, idle ones included."""
+    keys = [(KEY, "bench"), *((spread_key(f"{i:08}"), f"k{i}") for i in range(names))]
+    chain = CHAIN[:-1] + ["'noop:NoopOptions'"] * (middlewares - len(CHAIN)) + CHAIN[-1:]
+    if middlewares == 1:
+        keys, chain = [], CHAIN[-1:]
     lines = [
         "server: {max_calls: 5000}",
         f"redis: '{redis}'",
@@ -278,20 +290,15 @@ def gateway_config(
         "models:",
         *(f"  '{kind}-*': {{deployments: [{{target: 'up/{kind}-*', price: {PRICE}}}]}}" for kind in ("paced", "whole")),
         *(f"  {name}: {{deployments: [{{target: up/{name}, price: {PRICE}}}]}}" for name in ("whole-1024", "burst-50")),
-        *(f"  m{i:08}: {{deployments: [{{target: up/whole-1024, price: {PRICE}}}]}}" for i in range(models)),
-        "keys:",
-        f"  - {{name: bench, key: {KEY}, limits: {LIMITS}}}",
-        *(f"  - {{name: k{i}, key: {spread_key(f'{i:08}')}, limits: {LIMITS}}}" for i in range(keys if models else 0)),
-        "chain: [{use: log}, {use: metrics}, {use: auth}, {use: limits}, {use: cache}, {use: cost}, {use: retry}]",
+        *(f"  m{i:08}: {{deployments: [{{target: up/whole-1024, price: {PRICE}}}]}}" for i in range(names)),
+        "keys:" if keys else "",
+        *(f"  - {{name: {name}, key: {key}, limits: {LIMITS}}}" for key, name in keys),
+        "chain:",
+        *(f"  - use: {use}" for use in chain),
     ]
-    noop = "{use: 'noop:NoopOptions'}, "
-    lines[-1] = lines[-1].replace("{use: retry}", noop * noops + "{use: retry}")
     return "\n".join(lines) + "\n"
 
 
 def spread_key(number: str) -> str:
     """Return one of many keys."""
     return f"bench-key-of-many-0123456789abcdef-{number}"
-
-
-Make = Callable[[], Server]

