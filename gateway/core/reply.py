@@ -85,7 +85,8 @@ class Passing:
         return chunk
 
     async def aclose(self) -> None:
-        """Take no more of them."""
+        """Take no more of them, and let go of those who looked on: some of them hold the reply."""
+        self._seen_by.clear()
         await self._chunks.aclose()
 
     def seen_by(self, sees: Sight) -> Self:
