@@ -74,6 +74,7 @@ async def test_the_log_says_what_was_joined(capfd):
     async with places(midstream="continue", chain=chain) as at:
         at.a.will(BREAKS["cut"])
         await at.stream()
+        await at.gateway.settle()
         (line,) = [json.loads(line) for line in capfd.readouterr().out.splitlines() if '"chat"' in line]
     assert (line["joined"], line["failed"]) == (["continue b/m-b"], ["a/m-a Broke 200"])
     assert (line["deployment"], line["outcome"], line["attempts"]) == ("b/m-b", "finished", 2)
