@@ -253,8 +253,8 @@ def test_no_two_workers_give_the_same_id():
     """What one process had ready when another was made of it is not used by both."""
     program = (
         "import os; from gateway.http.edge import new_id\n"
-        "new_id(); child = os.fork(); print(*(new_id() for _ in range(150)), flush=True)\n"
-        "child and os.waitpid(child, 0)"
+        "new_id(); child = os.fork(); child and os.waitpid(child, 0)\n"
+        "print(*(new_id() for _ in range(150)), flush=True)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert len(said) == len(set(said)) == 300 and all(re.fullmatch("req_[0-9a-f]{24}", id) for id in said)
