@@ -1,13 +1,14 @@
 """A line to Redis: commands that are asked for while a round trip is under way leave together with the next.
 
-A round trip of redis-py costs 46 µs of CPU for one command and 11 µs a command where many share it, and a line needs
-one connection however many calls there are. Whatever is asked is answered in time or refused with `Gone`; while Redis
-is gone, or too slow, everything is refused at once, and only a probe in the background waits for it. Where one line
-waited in vain no other has to: it raises an alarm, and whoever owns the lines has them all `lose` Redis.
+A line needs one connection however many calls there are, and round trips cost less where many share one. Whatever is
+asked is answered in time or refused with `Gone`; while Redis is gone, or too slow, everything is refused at once, and
+only a probe in the background waits for it. Where one line waited in vain no other has to: it raises an alarm, and
+whoever owns the lines has them all `lose` Redis. A round trip has no task of its own: a timer sees whether it is late.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +19,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.core.resources import Clock
+from gateway.kv.link import Link
 
 CONNECT_S = 1.0
 """How long opening a connection may take, TLS and password included; calls do not wait for that."""
 PROBE_EVERY_S = 1.0
 PROBE_KEY = "gateway:probe"
 LOOK_S = 0.002
-"""How often this process looks whether a late reply has come, if it has the time: what it is busy with meanwhile is no
-fault of Redis, and is not counted as waiting for it."""
+"""How often this process looks how late a reply is, if it has the time: what it is busy with meanwhile is no fault of
+Redis, and is not counted as waiting for it."""
 QUICK = 2
 """Redis is back when a round trip takes no more than this part of the budget: a half."""
 MOST_AT_ONCE = 512
@@ -45,7 +47,9 @@ class Asked(Struct):
     command: tuple[Any, ...]
     reply: asyncio.Future[Any]
     until_s: float
-    """On the line's clock, `waited_s`."""
+    """On the line's clock, `waited_s`: when the reply is late."""
+    leaves_s: float
+    """When whoever asked does not wait any more, although Redis is not late."""
     more_s: float
     """What it may take on top of the usual."""
     unclaimed: Callable[[Any], None] | None
@@ -85,8 +89,18 @@ class Line:
         self._use = use
         self._alarm = alarm
         self._redis = _client(url)
+        self._link: Link | None = None
+        self._opening = asyncio.Lock()
         self._waiting: list[Asked] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._batch: list[Asked] = []
+        """What is under way, and"""
+        self._trip: asyncio.Future[list[Any]] | None = None
+        """its replies, when they are here."""
+        self._until_s = 0.0
+        """When they are late."""
+        self._looked_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_sending = False
         self._probing: asyncio.Task[None] | None = None
 
     @property
@@ -101,12 +115,16 @@ class Line:
 
     async def close(self) -> None:
         """Refuse what still waits, and disconnect."""
-        for task in (self._probing, self._sending):
+        for task in (self._probing, self._trip):
             if task is not None:
                 task.cancel()
                 await asyncio.wait((task,), timeout=CONNECT_S)
-        self._refuse(self._waiting, Gone("the gateway is stopping"))
-        self._waiting = []
+        if self._timer is not None:
+            self._timer.cancel()
+        self._refuse([*self._batch, *self._waiting], Gone("the gateway is stopping"))
+        self._batch, self._waiting = [], []
+        if self._link is not None:
+            await self._link.close()
         await self._redis.aclose()
 
     async def ask(
@@ -131,15 +149,18 @@ class Line:
         """
         if self._probing is not None:
             raise Gone("Redis is gone")
+        if waited_s >= self._budget_s:
+            raise Gone(NO_ANSWER)
         loop = asyncio.get_running_loop()
-        asked = Asked(command, loop.create_future(), self.waited_s + self._budget_s, more_s, unclaimed)
+        until_s = self.waited_s + self._budget_s
+        leaves_s = until_s - waited_s if waited_s else math.inf
+        asked = Asked(command, loop.create_future(), until_s, leaves_s, more_s, unclaimed)
         self._waiting.append(asked)
-        if self._sending is None:
-            self._sending = loop.create_task(self._send())
+        if not self._is_sending:
+            self._is_sending = True
+            loop.call_soon(self._send)  # with whatever else is asked by then
         reply = asked.reply
         try:
-            if waited_s and not await _in_time(reply, self._budget_s - waited_s):
-                raise Gone(NO_ANSWER)
             return await reply
         except asyncio.CancelledError:  # the reply may have come in the very moment in which the caller left
             if reply.done() and not reply.cancelled() and reply.exception() is None and unclaimed is not None:
@@ -148,42 +169,88 @@ class Line:
         finally:
             reply.cancel()
 
-    async def _send(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-                wanted = [asked for asked in batch if not asked.reply.done()]
-                if wanted:
-                    await self._round_trip(wanted)
-        finally:
-            self._sending = None
+    def _send(self) -> None:
+        """Begin a round trip with what waits, if somebody still waits for it."""
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+            self._batch = [asked for asked in batch if not asked.reply.done()]
+            if self._batch:
+                self._begin([asked.command for asked in self._batch])
+                return
+        self._is_sending = False
 
-    async def _round_trip(self, batch: list[Asked]) -> None:
-        pipeline: Any = self._redis.pipeline(transaction=False)
-        for asked in batch:
-            pipeline.execute_command(*asked.command)
-        trip: asyncio.Task[list[Any]] = asyncio.ensure_future(pipeline.execute(raise_on_error=False))
-        trip.add_done_callback(_look_at)
-        try:
-            until_s = self._until_s(batch)
-            while not trip.done():
-                if self.waited_s >= until_s:
-                    raise TimeoutError(NO_ANSWER)
-                self.waited_s += await _look(trip)
-            replies = trip.result()
-        except (RedisError, OSError, TimeoutError) as error:
-            self.lose(error)
-            self._alarm(error)
-            self._refuse(batch, Gone(str(error)))
+    def _begin(self, commands: list[tuple[Any, ...]]) -> None:
+        loop = asyncio.get_running_loop()
+        self._until_s, self._looked_s = self._late_s(self._batch), loop.time()
+        self._timer = loop.call_later(LOOK_S, self._look)
+        link = self._link
+        if link is not None and link.is_open:
+            self._trip = link.send(commands)
         else:
-            for asked, reply in zip(batch, replies, strict=True):
-                self._answer(asked, reply)
-        finally:
-            if not trip.done():
-                trip.cancel()
-                self._refuse(batch, Gone("the gateway is stopping"))
+            self._trip = loop.create_task(self._first(commands))
+        self._trip.add_done_callback(self._ended)
 
-    def _until_s(self, batch: list[Asked]) -> float:
+    async def _first(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        return await (await self._connected()).send(commands)
+
+    async def _connected(self) -> Link:
+        async with self._opening:
+            if self._link is None or not self._link.is_open:
+                if self._link is not None:
+                    await self._link.close()
+                self._link = await Link.open(self._redis)
+            return self._link
+
+    def _wait(self) -> None:
+        """Count the time since the last look as waiting, as far as it was."""
+        now_s = asyncio.get_running_loop().time()
+        self.waited_s += min(LOOK_S, now_s - self._looked_s)
+        self._looked_s = now_s
+
+    def _look(self) -> None:
+        """See who does not wait any more, and whether Redis is late."""
+        self._wait()
+        for asked in (*self._batch, *self._waiting):
+            if self.waited_s >= asked.leaves_s and not asked.reply.done():
+                asked.reply.set_exception(Gone(NO_ANSWER))
+        if self.waited_s < self._until_s:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        else:
+            self._fail(TimeoutError(NO_ANSWER))
+
+    def _ended(self, trip: "asyncio.Future[list[Any]]") -> None:
+        if trip.cancelled() or trip is not self._trip:
+            return
+        error = trip.exception()
+        if isinstance(error, Exception):
+            self._fail(error)
+            return
+        assert self._timer is not None
+        self._timer.cancel()
+        self._wait()
+        batch, self._batch, self._trip = self._batch, [], None
+        for asked, reply in zip(batch, trip.result(), strict=True):
+            self._answer(asked, reply)
+        self._send()
+
+    def _fail(self, error: Exception) -> None:
+        """Refuse what is under way, and everything else for a while."""
+        batch, trip, self._batch, self._trip = self._batch, self._trip, [], None
+        assert self._timer is not None and trip is not None
+        self._timer.cancel()
+        trip.cancel()
+        self._drop()
+        self.lose(error)
+        self._alarm(error)
+        self._refuse(batch, Gone(str(error)))
+        self._is_sending = False
+
+    def _drop(self) -> None:
+        """Break the connection: a late reply must not be taken for another's."""
+        if self._link is not None:
+            self._link.abort()
+
+    def _late_s(self, batch: list[Asked]) -> float:
         """Return when a round trip is late: when whoever has waited longest does not wait any more; or, with large
         commands in it, for which nobody is in a hurry, when these have had their time."""
         if more_s := sum(asked.more_s for asked in batch):
@@ -229,10 +296,11 @@ class Line:
         """Return why Redis cannot be used: a replica, a full or a loading one will not take a write."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                await self._redis.set(PROBE_KEY, "1", ex=60)
-        except (RedisError, OSError, TimeoutError) as error:
+                (reply,) = await (await self._connected()).send([("SET", PROBE_KEY, "1", "EX", 60)])
+        except (RedisError, OSError) as error:
+            self._drop()
             return error
-        return None
+        return reply if isinstance(reply, Exception) else None
 
     async def _is_quick(self) -> bool:
         trip: asyncio.Task[Exception | None] = asyncio.ensure_future(self._unreachable())
@@ -274,12 +342,6 @@ async def _look(reply: "asyncio.Future[Any]") -> float:
     began_s = loop.time()
     await asyncio.wait((reply,), timeout=LOOK_S)
     return min(LOOK_S, loop.time() - began_s)
-
-
-def _look_at(trip: "asyncio.Task[Any]") -> None:
-    """Take notice of how a trip ended that nobody waited for to its end."""
-    if not trip.cancelled():
-        trip.exception()
 
 
 def _why(error: Exception) -> str:

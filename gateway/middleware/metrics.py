@@ -13,7 +13,7 @@ are added up (`PROMETHEUS_MULTIPROC_DIR`).
 """
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from operator import attrgetter
 from typing import Annotated, ClassVar
 
@@ -101,7 +101,7 @@ class Metrics:
         call.at_end(partial(_count, self._families[call.operation]))
         if call.stream:
             STREAMS.inc()
-            call.at_end(lambda _: STREAMS.dec())
+            call.at_end(partial(_count_stream, self._families[call.operation]))
         return await next(call)
 
 
@@ -112,13 +112,16 @@ def _count_late(families: "_Families", receipt: Receipt) -> None:
         families[receipt.route or "unknown", tried.provider].used(receipt.usage, receipt.cost_nusd)
 
 
+def _count_stream(families: "_Families", receipt: Receipt) -> None:
+    STREAMS.dec()
+    if receipt.first_chunk_s is not None:
+        families.of(receipt).first_token.observe(receipt.first_chunk_s)
+
+
 def _count(families: "_Families", receipt: Receipt) -> None:
-    tried = receipt.answered_by
-    family = families[receipt.route or "unknown", tried.provider if tried else "none"]
+    family = families.of(receipt)
     family.outcome(receipt.outcome).inc()
     family.duration.observe(receipt.total_s)
-    if receipt.first_chunk_s is not None:
-        family.first_token.observe(receipt.first_chunk_s)
     if receipt.error:
         _error(receipt.error).inc()
     if receipt.cache:
@@ -140,13 +143,17 @@ class _Family:
         self._who = (model, provider)
         self._operation = operation
         self._outcomes: dict[str, Counter] = {}
-        genai = (GENAI_NAMES.get(operation, operation), provider, timed)
+        self._genai = genai = (GENAI_NAMES.get(operation, operation), provider, timed)
         self.duration = DURATION.labels(*genai)
-        self.first_token = FIRST_TOKEN.labels(*genai)
         self._input = TOKEN_USAGE.labels(*genai, "input")
         self._output = TOKEN_USAGE.labels(*genai, "output")
         self._kinds = [USED.labels(*self._who, kind) for kind in KINDS]
         self._revenue = REVENUE.labels(*self._who)
+
+    @cached_property
+    def first_token(self) -> Histogram:
+        """For streams: of a whole answer, nobody sees the first token before the last."""
+        return FIRST_TOKEN.labels(*self._genai)
 
     def outcome(self, outcome: str) -> Counter:
         child = self._outcomes.get(outcome)
@@ -186,6 +193,11 @@ class _Families(dict[tuple[str, str], _Family]):
         self._operation = operation
         self._uncounted = uncounted
         self._untimed = untimed
+
+    def of(self, receipt: Receipt) -> _Family:
+        """Return the family that a call counts in."""
+        tried = receipt.answered_by
+        return self[receipt.route or "unknown", tried.provider if tried else "none"]
 
     def __missing__(self, who: tuple[str, str]) -> _Family:
         route, provider = who

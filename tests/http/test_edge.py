@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from msgspec import Raw
+from prometheus_client import REGISTRY
 
 from gateway.core.call import Body
 from gateway.core.middleware import chain
@@ -48,6 +49,7 @@ async def test_metrics_have_the_names_that_dashboards_know(upstream):
         upstream.will(Says("Hi", prompt_tokens=10, completion_tokens=5), Busy(), Busy(), Busy())
         await gateway.ask(model="any/made-up-canary")
         await gateway.ask(stream=True)
+        await gateway.ask("answered", stream=True)
         await gateway.settle()
         text = (await gateway.http.get("/metrics")).text
     for family in (
@@ -65,6 +67,22 @@ async def test_metrics_have_the_names_that_dashboards_know(upstream):
     ):
         assert family in text, family
     assert "canary" not in text
+
+
+async def test_the_time_to_a_first_token_is_that_of_streams(upstream):
+    """Whole answers among them would make it look as long as they take."""
+    who = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "mock", "gen_ai_request_model": "told/*"}
+
+    def seen(name):
+        return REGISTRY.get_sample_value(f"gen_ai_{name}_count", who)
+
+    async with serving(mock_config(upstream.url).replace("echo: echo/echo", '"told/*": mock/*')) as gateway:
+        await gateway.ask(model="told/whole")
+        await gateway.settle()
+        assert (seen("client_operation_duration"), seen("server_time_to_first_token")) == (1, None)
+        await gateway.ask(model="told/piece by piece", stream=True)
+        await gateway.settle()
+        assert (seen("client_operation_duration"), seen("server_time_to_first_token")) == (2, 1)
 
 
 async def test_a_reload_loses_no_call_that_runs(upstream):
