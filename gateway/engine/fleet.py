@@ -82,7 +82,9 @@ class LiveFleet:
     def rest(self, name: str) -> Rest | None:
         """Return why the deployment called `name` is not to be asked now; `None`: it may be."""
         health = self._health.get(name)
-        return None if health is None else health.rest(self._clock.now())
+        if health is None or (not health.strikes and health.wishes_until_s == -inf):
+            return None
+        return health.rest(self._clock.now())
 
     def is_well(self, name: str) -> bool:
         """Tell whether nothing was wrong with it of late."""

@@ -74,7 +74,7 @@ class HttpxTransport:
             ValueError: the request is none that can be sent: a bug of the caller's.
         """
         target = target_of(request.url)
-        header_lines(request)
+        header_lines(request.method, request.headers)
         if self._closed:
             raise Unreachable(CLOSED)
         key = (target.tls, target.host, target.port)

@@ -66,17 +66,20 @@ def head_of(target: Target, request: Request) -> bytes:
     Raises:
         ValueError: a header would break out of its line, or says what only the transport may say.
     """
-    own = ["" if name in request.headers else line for name, line in _OWN]
-    lines = header_lines(request)
-    return f"{request.method}{target.head}{own[0]}{own[1]}{lines}{_length(request)}\r\n".encode("latin-1")
-
-
-def _length(request: Request) -> str:
-    """Return the line that says where the body ends; none where there is no body."""
+    head = _before_length(request.method, target.head, tuple(request.headers.items()))
     length = len(request.body) if request.upload is None else request.upload.length
     if length is None:
-        return "transfer-encoding: chunked\r\n"
-    return f"content-length: {length}\r\n" if length or request.method in WITH_BODY else ""
+        return head + b"transfer-encoding: chunked\r\n\r\n"
+    if length or request.method in WITH_BODY:
+        return b"%bcontent-length: %d\r\n\r\n" % (head, length)
+    return head + b"\r\n"
+
+
+@lru_cache(1024)
+def _before_length(method: str, start: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return a head without the line that says where the body ends: that is all in which most of them differ."""
+    own = "".join([line for name, line in _OWN if all(name != said for said, _ in headers)])
+    return f"{method}{start}{own}{header_lines(method, dict(headers))}".encode("latin-1")
 
 
 _OWN = (
@@ -85,18 +88,17 @@ _OWN = (
 )
 
 
-def header_lines(request: Request) -> str:
-    """Return the request's own headers as lines, each checked.
+def header_lines(method: str, headers: dict[str, str]) -> str:
+    """Return a request's own headers as lines, each checked.
 
     Raises:
         ValueError: a name is no token or is reserved, or a value holds a line break, a NUL or more than latin-1.
     """
-    headers = request.headers
     for name in headers:
         _check_name(name)
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\r") == lines.count("\n") == len(headers) and "\0" not in lines and _is_latin(lines):
-        if not _is_method(request.method):
+        if not _is_method(method):
             raise ValueError("a method is written in capital letters")
         return lines
     bad = [name for name, value in headers.items() if not _is_latin(value) or re.search(r"[\r\n\0]", value)]

@@ -27,47 +27,48 @@ class Patience:
         "_first_at_s",
         "_first_token_s",
         "_heard_at_s",
-        "_loop",
+        "_now",
         "_timeouts",
         "_total_at_s",
         "deadline",
     )
 
     def __init__(self, attempt: Attempt, *, uploads: bool = False) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._now = asyncio.get_running_loop().time
         self._timeouts = timeouts = attempt.deployment.timeouts
-        now_s = self._loop.time()
-        self._total_at_s = now_s + attempt.deadline_s - attempt.clock.now()
+        self._total_at_s = self._now() + attempt.deadline_s - attempt.clock.now()
         self._first_at_s = inf
         self._first_token_s = timeouts.first_token_s if attempt.stream else inf
         self._credit_s = timeouts.idle_s
         self._heard_at_s = inf
-        self.deadline = Deadline(*self._next())
+        self.deadline = Deadline(self._total_at_s, "total")
         if not uploads:
             self.has_asked()
 
     def has_asked(self) -> None:
         """Know that the request has been sent to its end: the head is next, and the first token behind it."""
-        now_s = self._loop.time()
+        now_s = self._now()
         self._first_at_s = now_s + self._first_token_s
-        self._sooner(self._first_at_s, "first_token")
+        self.has_head()
         self._sooner(now_s + self._timeouts.headers_s, "headers")
 
     def has_head(self) -> None:
         """Know that the head is here."""
-        self.deadline.at_s, self.deadline.clock = self._next()
+        is_first = self._first_at_s <= self._total_at_s
+        self.deadline.at_s = self._first_at_s if is_first else self._total_at_s
+        self.deadline.clock = "first_token" if is_first else "total"
 
     def pause(self) -> None:
         """Stop the clocks of silence: something came, and its reader is next."""
         if self._heard_at_s != inf:
-            now_s = self._loop.time()
+            now_s = self._now()
             self._credit_s -= now_s - self._heard_at_s
             self._heard_at_s = now_s
 
     def resume(self) -> None:
         """Wait on where it was stopped, for nothing of content came."""
         if self._heard_at_s != inf:
-            now_s = self._loop.time()
+            now_s = self._now()
             self.deadline.at_s += now_s - self._heard_at_s
             self._heard_at_s = now_s
             self._sooner(self._total_at_s, "total")
@@ -78,26 +79,26 @@ class Patience:
         Raises:
             TimedOut: it has passed.
         """
-        if self._loop.time() >= self.deadline.at_s:
+        if self._now() >= self.deadline.at_s:
             raise timed_out(self.deadline.clock)
 
     def heard(self, chars: int) -> None:
         """Wait on, now that a piece of content came, of so many characters."""
-        timeouts, deadline, now_s = self._timeouts, self.deadline, self._loop.time()
-        deadline.at_s, deadline.clock = now_s + timeouts.idle_s, "idle"
-        self._heard_at_s = now_s
+        timeouts, deadline = self._timeouts, self.deadline
+        now_s = self._heard_at_s = self._now()
+        at_s, clock = now_s + timeouts.idle_s, "idle"
         if timeouts.tokens_per_s:
             earned_s = chars / CHARS_A_TOKEN / timeouts.tokens_per_s
             self._credit_s = min(timeouts.idle_s, self._credit_s + earned_s)
-            self._sooner(now_s + self._credit_s, "throughput")
-        self._sooner(self._total_at_s, "total")
+            if now_s + self._credit_s < at_s:
+                at_s, clock = now_s + self._credit_s, "throughput"
+        if self._total_at_s < at_s:
+            at_s, clock = self._total_at_s, "total"
+        deadline.at_s, deadline.clock = at_s, clock
 
     def for_last_words(self) -> None:
         """Know that the answer is complete: what may still follow is not worth waiting for."""
-        self._sooner(self._loop.time() + LAST_WORDS_S, "idle")
-
-    def _next(self) -> tuple[float, str]:
-        return min((self._first_at_s, "first_token"), (self._total_at_s, "total"))
+        self._sooner(self._now() + LAST_WORDS_S, "idle")
 
     def _sooner(self, at_s: float, clock: str) -> None:
         if at_s < self.deadline.at_s:

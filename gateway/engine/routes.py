@@ -131,6 +131,8 @@ class RouteCandidates:
 
     def of(self, route: Route, principal: Principal) -> Iterator[Deployment]:
         """Yield them, best first; a fallback that `principal` may not use is passed over: it would be a way around."""
+        if len(route.deployments) == 1 and not route.fallbacks:
+            return iter(route.deployments)
         return self._from([route], principal)
 
     def for_long(self, route: Route, principal: Principal) -> Iterator[Deployment]:

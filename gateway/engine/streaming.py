@@ -91,24 +91,32 @@ class Streamed:
             Broke: there should be one, and something was said before.
             UpstreamFailed: the same, where nothing was.
         """
-        given = self._given
+        given, patience, reader = self._given, self._patience, self._reader
         if given is not None:
             if given.silent:
-                self._patience.resume()
+                patience.resume()
             else:
                 self._spoke = True
-                self._patience.heard(len(given.text) + given.unseen)
+                patience.heard(len(given.text) + given.unseen)
         try:
             while not self._ready:
                 if self._ended:
                     raise StopAsyncIteration
                 try:
-                    data = await self._response.more() if self._wants_more() else b""
-                    self._ready += self._read(data) if data else self._end()
+                    if not reader.finished:
+                        if reader.complete:
+                            patience.for_last_words()
+                        if not self._spoke:
+                            patience.check()
+                        if data := await self._response.more():
+                            patience.pause()
+                            self._spoke = False
+                            self._ready.extend(reader.feed(data))
+                            continue
                 except UpstreamFailed:
-                    if not self._reader.complete:
+                    if not reader.complete:
                         raise
-                    self._ready += self._end()
+                self._ready.extend(self._end())
         except UpstreamFailed as error:
             self._close()
             if not self._begun:
@@ -128,26 +136,6 @@ class Streamed:
     async def aclose(self) -> None:
         """Take no more of it."""
         self._close()
-
-    def _wants_more(self) -> bool:
-        """Tell whether anything may still follow that is worth waiting for, and set the clocks for it.
-
-        Raises:
-            TimedOut: the wait has been too long, though something came now and then.
-        """
-        reader = self._reader
-        if reader.finished:
-            return False
-        if reader.complete:
-            self._patience.for_last_words()
-        if not self._spoke:
-            self._patience.check()
-        return True
-
-    def _read(self, data: bytes) -> list[Chunk]:
-        self._patience.pause()
-        self._spoke, self._given = False, None
-        return self._reader.feed(data)
 
     def _end(self) -> list[Chunk]:
         """Return what the end of the stream completes."""

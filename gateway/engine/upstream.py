@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gateway.core.call import Attempt, Call, Operation
 from gateway.core.errors import TimedOut, Unreachable, UpstreamFailed
-from gateway.core.receipt import Tried
+from gateway.core.receipt import Receipt, Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.access import Access
 from gateway.engine.engine import IN_TOKENS, estimated_usage
@@ -103,7 +103,7 @@ class Upstream:
                 error.unhealthy = False  # an upstream that hangs up on a slow client is none
             raise
         lent = Lent(response)
-        attempt.at_end(lambda _: self._let_go(lent, patience.deadline))
+        attempt.at_end(partial(self._let_go, lent, patience.deadline))
         tried.status = response.status
         tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
         patience.has_head()
@@ -132,7 +132,7 @@ class Upstream:
         tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
         return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
 
-    def _let_go(self, lent: "Lent", deadline: Deadline) -> None:
+    def _let_go(self, lent: Lent, deadline: Deadline, _: Receipt) -> None:
         """Give the connection back; of a finished stream, when its body's last bytes have come, which say nothing."""
         if not lent.finished:
             lent.response.close()

@@ -16,7 +16,7 @@ from litestar.types import Receive, Scope, Send
 
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError, Stopped
-from gateway.core.reply import Chunk, Reply
+from gateway.core.reply import Reply
 from gateway.http.answers import (
     CLOSE,
     JSON,
@@ -217,19 +217,17 @@ class Answer:
         await self._end(b"" if reply.rest is not None else reply.first.data)
 
     async def _stream(self, reply: Reply) -> None:
-        receipt = self._call.receipt
+        receipt, send, wants_usage = self._call.receipt, self._send, self._call.wants_usage
         await self._head(200, [*STREAM, cost_header(receipt, later=receipt.cache != "hit")])
-        await self._chunk(reply.first)
+        if wants_usage or not reply.first.usage_only:
+            await send(body(reply.first.data, more=True))
         if reply.rest is not None:
             async for chunk in reply.rest:
-                await self._chunk(chunk)
+                if wants_usage or not chunk.usage_only:
+                    await send({"type": "http.response.body", "body": chunk.data, "more_body": True})
         self._over = True
         done = self._surface.done if self._call.operation in ("chat", "completions") else b""
         await self._send(body(b": x-gateway-cost: " + cost_text(receipt) + b"\n\n" + done))
-
-    async def _chunk(self, chunk: Chunk) -> None:
-        if not chunk.usage_only or self._call.wants_usage:
-            await self._send(body(chunk.data, more=True))
 
     async def _error(self, error: GatewayError) -> None:
         """Say what went wrong: as the answer, or, if one has begun, within it.

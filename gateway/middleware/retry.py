@@ -158,14 +158,17 @@ class Retry:
 
     async def _begin(self, attempt: Attempt, next: Handler, fitted: Fitted | None) -> Reply:
         tried = attempt.tried
-        async with attempt:
-            self._fleet.begin(attempt.deployment, tried)
-            attempt.at_end(lambda receipt: self._fleet.end(tried, receipt))
+        self._fleet.begin(attempt.deployment, tried)
+        attempt.at_end(partial(self._fleet.end, tried))
+        try:
             if fitted is not None:
                 fitted.check()
             reply = await next(attempt)
-            tried.first_chunk_s = attempt.clock.now() - tried.began_s
-            self._fleet.spoke(tried, stream=attempt.stream)
+        except BaseException as error:
+            await attempt.over(error)
+            raise
+        tried.first_chunk_s = attempt.clock.now() - tried.began_s
+        self._fleet.spoke(tried, stream=attempt.stream)
         return reply
 
     async def _hedged(self, call: Call, hedge: Hedge, tries: Tries, place: Place, ask: Ask) -> Begun | UpstreamFailed:

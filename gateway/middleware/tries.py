@@ -184,10 +184,11 @@ class Tries:
 
     async def _may_ask(self, place: Place, failure: UpstreamFailed | None) -> bool:
         """Return whether it may be asked: the fleet gives leave, and it does not multiply the trouble that there is."""
-        troubled = place.asked or not self._fleet.is_well(place.deployment.name)
-        if failure is not None and troubled and not self._repeats.spend():
-            self._leave(lambda other: other is place)  # whoever is well may still be asked
-            return False
+        if failure is not None:
+            troubled = place.asked or not self._fleet.is_well(place.deployment.name)
+            if troubled and not self._repeats.spend():
+                self._leave(lambda other: other is place)  # whoever is well may still be asked
+                return False
         return await self._fleet.admit(place.deployment)
 
 

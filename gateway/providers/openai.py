@@ -20,6 +20,7 @@ from gateway.providers.failures import UNREADABLE, brief
 from gateway.providers.forward import ForwardReader
 from gateway.providers.masking import without_credentials
 from gateway.providers.model_lists import openai_page
+from gateway.providers.openai_clean import whole_in
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object, mend_whole, unseen_chars
 from gateway.providers.openai_reader import ChatReader
@@ -149,6 +150,8 @@ class OpenAI:
         if attempt.surface == "responses":
             return whole_response(body, self._row)
         body = body.strip()  # DeepSeek keeps the connection alive by empty lines
+        if (chunk := whole_in(body, self._row)) is not None:
+            return chunk
         try:
             said = json_object(body)
             if is_error(said):

@@ -1,15 +1,19 @@
-"""Events of OpenAI's dialect that are right as they come, which most are.
+"""What comes in OpenAI's dialect and is right as it comes: most events of streams, and most whole answers.
 
-They are decoded into a struct that refuses whatever needs a second look, so that they can go on as the bytes they are.
+They are decoded into structs that refuse whatever needs a second look, and go on as the bytes that they are. To decode
+a whole answer to the last field, and to look through it for what may have to be mended, took four times as long.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from gateway.core.reply import Chunk
+from gateway.core.usage import Usage
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.openai_stream import StreamMender
+from gateway.providers.vendors import Vendor
 
 
 def said_in(data: bytes, mender: StreamMender) -> tuple[str, int] | None:
@@ -90,3 +94,118 @@ class _Clean(Struct, gc=False):
 
 
 _clean = msgspec.json.Decoder(_Clean).decode
+
+
+def whole_in(body: bytes, vendor: Vendor) -> Chunk | None:
+    """Return a whole answer; `None`: it needs a second look."""
+    try:
+        said = _whole(body)
+        if not body.isascii():
+            body.decode()  # fields that we do not know were not decoded
+    except UNREADABLE:
+        return None
+    used = None
+    if said.usage is not None:
+        used = _used(said.usage, said.service_tier, vendor)
+        if used is None:
+            return None
+    unseen = 0
+    for choice in said.choices:
+        message = choice.message
+        if message.tool_calls and choice.finish_reason != "tool_calls":
+            return None
+        if message.reasoning_content:
+            unseen += len(message.reasoning_content)
+        for call in message.tool_calls or ():
+            unseen += len(call.function.arguments)
+    first = said.choices[0]
+    return Chunk(body, first.message.content or "", used, first.finish_reason, unseen=unseen)
+
+
+def _used(said: "_CleanUsage", tier: str | None, vendor: Vendor) -> Usage | None:
+    """Return what a usage object says; `None`: it has to be looked at by `openai_usage`."""
+    prompt, completion = said.prompt_tokens, said.completion_tokens
+    sent, answered = said.prompt_tokens_details or _NOTHING_SENT, said.completion_tokens_details or _NOTHING_SAID
+    cached, reasoning = sent.cached_tokens or 0, answered.reasoning_tokens or 0
+    written = sent.cache_write_tokens or 0
+    is_usual = vendor.reasoning_tokens == "inside" and not vendor.states_cost and not vendor.searching_models
+    if not is_usual or not (prompt or completion) or cached + written > prompt or reasoning > completion:
+        return None
+    service_tier = vendor.tier(tier) if tier else ""
+    return Usage(prompt, completion, cached, written, reasoning, service_tier=service_tier)
+
+
+_Text = Annotated[str, Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=0)]
+_Nothing = Literal[0] | None
+
+
+class _CleanSent(Struct, gc=False):
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+    audio_tokens: _Nothing = None
+    image_tokens: _Nothing = None
+    video_tokens: _Nothing = None
+
+
+class _CleanSaid(Struct, gc=False):
+    reasoning_tokens: _Count | None = None
+    audio_tokens: _Nothing = None
+    image_tokens: _Nothing = None
+    video_tokens: _Nothing = None
+
+
+_NOTHING_SENT, _NOTHING_SAID = _CleanSent(), _CleanSaid()
+
+
+class _CleanUsage(Struct, gc=False):
+    """Without what only few vendors say: tokens of other names, costs, searches, seconds."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    prompt_tokens_details: _CleanSent | None = None
+    completion_tokens_details: _CleanSaid | None = None
+    prompt_cache_hit_tokens: None = None
+    cached_tokens: None = None
+    cost_in_usd_ticks: None = None
+    num_search_queries: None = None
+    prompt_audio_seconds: None = None
+
+
+class _WholeFunction(Struct, gc=False):
+    arguments: str
+
+
+class _WholeCall(Struct, gc=False):
+    id: _Text
+    type: Literal["function"]
+    function: _WholeFunction
+    custom: None = None
+
+
+class _WholeMessage(Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: Literal[""] | None = None
+    tool_calls: list[_WholeCall] | None = None
+
+
+class _WholeChoice(Struct, gc=False):
+    index: int
+    message: _WholeMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class _Whole(Struct, gc=False):
+    id: _Text
+    object: Literal["chat.completion"]
+    created: Annotated[int, Meta(ge=1)]
+    model: _Text
+    choices: Annotated[list[_WholeChoice], Meta(min_length=1)]
+    usage: _CleanUsage | None = None
+    service_tier: str | None = None
+    error: None = None
+    type: None = None
+
+
+_whole = msgspec.json.Decoder(_Whole).decode
