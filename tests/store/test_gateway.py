@@ -146,14 +146,15 @@ async def test_rows_wait_for_a_database_that_is_gone(upstream, own_postgres: Pos
 async def test_rows_wait_for_a_database_that_is_silent(upstream, own_postgres: Postgres, monkeypatch):
     """A server that accepts everything and answers nothing is the worst kind of gone."""
     monkeypatch.setattr(recorder, "EVERY_S", 0.05)
-    monkeypatch.setattr(database, "ANSWER_S", 0.3)
     url = own_postgres.url("postgres")
     async with serving(config(upstream, url)) as gateway:
         await gateway.ask("before", key="secret-a")
         await eventually(lambda: recorded(url))
+        monkeypatch.setattr(database, "ANSWER_S", 0.3)
         own_postgres.freeze()
         await gateway.ask("during", key="secret-a")
         await eventually(lambda: gateway.live.database == "gone")
+        monkeypatch.setattr(database, "ANSWER_S", 10.0)
         own_postgres.thaw()
         await eventually(lambda: gateway.live.database == "ok")
     assert len(await rows_of(url)) == 2
