@@ -59,7 +59,7 @@ async def test_a_call_has_its_row_with_what_it_used_and_cost(upstream, url):
     assert {name: row[name] for name in known} == known
     assert 0 < row["first_chunk_ms"] <= row["total_ms"] < 10_000
     at = datetime.fromisoformat(f"{row['at']}")
-    assert abs((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()) < 60
+    assert abs((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()) < 600
     assert "secret" not in f"{row}" and "Hello" not in f"{row}"
 
 
