@@ -29,7 +29,7 @@ CHECKS = {
     "floors": ["lint-imports"],
     "types": ["pyright"],
 }
-BESIDE = ["--numprocesses=3", "--dist=loadfile"]
+BESIDE = ["--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder"]
 """How all tests are run: on two cores, three at a time, for most of them wait."""
 
 
