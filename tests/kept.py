@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gateway.store import objects
 from tests.dialects import whole
 from tests.postgres import database, postgres_server
 from tests.script import Events, Fails, Says, ScriptedUpstream
@@ -29,7 +30,8 @@ def config(kind, upstream, url="", more=""):
 
 
 @pytest.fixture
-async def upstream():
+async def upstream(monkeypatch):
+    monkeypatch.setattr(objects, "PATIENCE_S", 30.0)  # a database that is slow is not gone, unless a test says so
     async with ScriptedUpstream() as upstream:
         yield upstream
 

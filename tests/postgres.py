@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from typing import Any, Self
 
 import asyncpg
 import pytest
+
+from tests.ports import free_port
 
 READY_WITHIN_S = 60.0
 USER, PASSWORD = "gateway", "canary/of#the@tests"
@@ -31,9 +32,7 @@ class Postgres:
     """
 
     def __init__(self, binaries: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-"))
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:

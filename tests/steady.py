@@ -2,11 +2,11 @@
 
 Upstream, gateway and client of most tests share one process, one thread and one event loop. By the clock on the wall,
 a machine that has others to serve makes them late, or stops them all for half a second: then a clock of 400 ms strikes
-that had no reason to. By this loop's own clock it takes no time to work, but for the CPU time of this very thread, and
-of each wait it takes no more than `SLICE_S` to be woken late. So "400 ms" means: for so long, nothing was left to do.
+that had no reason to. By this loop's own clock it takes hardly any time to work, and none to be woken late. So 400 ms
+have passed when nothing was left to do for 400 ms.
 
-What is outside of the process (Redis, PostgreSQL, a gateway that was started as users do it) keeps to the wall's time.
-This clock is never faster than the wall's: who sleeps here for a second has slept for a second or more.
+What is outside of the process (Redis, PostgreSQL, a gateway that was started as users do it) goes by the wall's clock:
+there, what is sure to come is waited for with patience, and what must not come is far away.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 SLICE_S = 0.02
 """The most that one wait takes, by the loop's clock, if nothing is to happen sooner; and the longest pause it sees."""
-BURST_S = 0.005
-"""The most that it takes to work through what is ready, once."""
+LEAST_S, MOST_S = 0.000_05, 0.005
+"""How long it takes to work through what is ready, once: something, for what comes later has a later time."""
 WORK = 0.25
-"""What a second of CPU time counts: something, so that a clock strikes though there is always something to do."""
+"""What a second of CPU time counts between the two: a clock strikes though there is always something to do."""
 
 
 class SteadyLoop(asyncio.SelectorEventLoop):
@@ -44,7 +44,8 @@ class _SteadySelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         loop = self._loop
-        loop.now_s += min((time.thread_time() - self._worked_s) * WORK, BURST_S)
+        worked_s = (time.thread_time() - self._worked_s) * WORK
+        loop.now_s += min(max(worked_s, LEAST_S), MOST_S)
         ready = super().select(0)
         until_s = None if timeout is None else loop.now_s + timeout
         while not ready and (until_s is None or loop.now_s < until_s):

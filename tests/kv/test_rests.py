@@ -34,7 +34,7 @@ async def test_all_workers_learn_who_rests_and_for_how_long(stores: Pair) -> Non
     """As a duration: their clocks need not agree."""
     one, other = stores
     await one.rests.rest("groq/llama", 30, 2)
-    assert await resting(other) == {"groq/llama": Rest(pytest.approx(30, abs=5), 2)}
+    assert await resting(other) == {"groq/llama": Rest(pytest.approx(30, abs=10), 2)}
     await other.rests.back("groq/llama")
     assert await resting(one) == {}
 
@@ -58,7 +58,7 @@ async def test_no_worker_shortens_what_another_has_found(stores: Pair) -> None:
     await one.rests.rest("a", 60, 1)
     await other.rests.rest("a", 5, 3)
     found = (await resting(one))["a"]
-    assert (found.strikes, found.left_s) == (3, pytest.approx(60, abs=5))
+    assert (found.strikes, found.left_s) == (3, pytest.approx(60, abs=10))
 
 
 async def test_all_workers_learn_that_it_is_back_also_when_its_rest_was_over(stores: Pair) -> None:
@@ -67,10 +67,10 @@ async def test_all_workers_learn_that_it_is_back_also_when_its_rest_was_over(sto
     await one.rests.rest("a", 0.05, 3)
     await one.rests.back("a")
     news = await other.rests.news()
-    assert news == News({}, {"a": pytest.approx(0, abs=5)})
-    await one.rests.rest("a", 1, 1)
+    assert news == News({}, {"a": pytest.approx(0, abs=10)})
+    await one.rests.rest("a", 30, 1)
     news = await other.rests.news()
-    assert news == News({"a": Rest(pytest.approx(1, abs=0.9), 1)}, {})
+    assert news == News({"a": Rest(pytest.approx(30, abs=10), 1)}, {})
 
 
 async def test_one_of_all_workers_probes(stores: Pair) -> None:
@@ -84,7 +84,7 @@ async def test_one_of_all_workers_probes(stores: Pair) -> None:
 async def test_a_probe_is_free_again_when_it_is_over(ending: str, stores: Pair) -> None:
     """However it went, and also when nobody is left to say."""
     one, other = stores
-    assert await one.rests.may_probe("a", 0.3 if ending == "time" else 30)
+    assert await one.rests.may_probe("a", 3 if ending == "time" else 30)
     match ending:
         case "back":
             await one.rests.back("a")

@@ -59,7 +59,7 @@ async def test_a_call_has_its_row_with_what_it_used_and_cost(upstream, url):
     assert {name: row[name] for name in known} == known
     assert 0 < row["first_chunk_ms"] <= row["total_ms"] < 10_000
     at = datetime.fromisoformat(f"{row['at']}")
-    assert abs((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()) < 60
+    assert abs((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()) < 600
     assert "secret" not in f"{row}" and "Hello" not in f"{row}"
 
 
@@ -146,14 +146,15 @@ async def test_rows_wait_for_a_database_that_is_gone(upstream, own_postgres: Pos
 async def test_rows_wait_for_a_database_that_is_silent(upstream, own_postgres: Postgres, monkeypatch):
     """A server that accepts everything and answers nothing is the worst kind of gone."""
     monkeypatch.setattr(recorder, "EVERY_S", 0.05)
-    monkeypatch.setattr(database, "ANSWER_S", 0.3)
     url = own_postgres.url("postgres")
     async with serving(config(upstream, url)) as gateway:
         await gateway.ask("before", key="secret-a")
         await eventually(lambda: recorded(url))
+        monkeypatch.setattr(database, "ANSWER_S", 0.3)
         own_postgres.freeze()
         await gateway.ask("during", key="secret-a")
         await eventually(lambda: gateway.live.database == "gone")
+        monkeypatch.setattr(database, "ANSWER_S", 10.0)
         own_postgres.thaw()
         await eventually(lambda: gateway.live.database == "ok")
     assert len(await rows_of(url)) == 2

@@ -252,10 +252,10 @@ async def test_who_leaves_in_the_middle_of_a_statement_cuts_nothing(url, clock):
 
 async def test_a_locked_file_is_not_waited_for_long_nor_asked_again_at_once(tmp_path, clock, monkeypatch, caplog):
     """One call finds out, and those behind it are told without waiting; then it is tried again."""
-    monkeypatch.setattr(sql, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(database, "BUSY_S", 0.3)
+    monkeypatch.setattr(database, "BUSY_S", 30.0)
     kept = SqlObjects(f"sqlite:///{tmp_path}/kept.db", clock)
     await kept.put(thing("a"))
+    monkeypatch.setattr(sql, "PATIENCE_S", 0.1)
     with contextlib.closing(sqlite3.connect(tmp_path / "kept.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         for _ in range(3):
@@ -265,7 +265,7 @@ async def test_a_locked_file_is_not_waited_for_long_nor_asked_again_at_once(tmp_
         assert len(kept._running) == 1
     await asyncio.wait(kept._running)
     clock.passed_s = sql.PAUSE_S
-    monkeypatch.setattr(sql, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(sql, "PATIENCE_S", 30.0)
     await kept.put(thing("b"))
     assert [message.split(":")[0] for message in caplog.messages] == [
         "what clients want to be kept cannot be",
@@ -320,7 +320,7 @@ async def test_what_was_called_not_kept_is_not_written_later(url, clock, monkeyp
         assert kept._running
     while kept._running:
         await asyncio.sleep(0.01)
-    monkeypatch.setattr(sql, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(sql, "PATIENCE_S", 30.0)
     clock.passed_s = sql.PAUSE_S
     assert list(await kept.get("response", "ann", ["a", "b"])) == ["a"]
     await kept.close()
