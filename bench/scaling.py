@@ -11,7 +11,6 @@ import json
 import os
 import re
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,9 @@ WHOLE = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model
 CHAIN = "[{use: log}, {use: metrics}, {use: auth}, {use: limits}, {use: cache, ttl: 1s}, {use: cost}, {use: retry}]"
 LIMITS = "{requests_per_minute: 100000000, tokens_per_minute: 100000000000, concurrent: 1000000}"
 CALLERS = 64
+FOR_EVER = 10**9
+ESTABLISHED = "01"
+"""In `/proc/net/tcp`."""
 
 
 def main() -> None:
@@ -52,12 +54,10 @@ async def streams(counts: list[int], seconds: float, every_s: float) -> None:
         async with upstream(every_s) as mock, gateway(mock, 1) as (port, pids):
             await load(port, 4, lambda: 200, stream=False)
             before, files = memory_kb(pids[0]), files_of(pids[0])
-            await asyncio.gather(*(Caller.open(port) for _ in range(0)))
             callers = [await Caller.open(port) for _ in range(count)]
             for caller in callers:
                 caller.send(stream=True)
-            while not all(caller.heard for caller in callers):
-                await asyncio.sleep(0.05)
+            await asyncio.gather(*(caller.hears.wait() for caller in callers))
             began_s, cpu = time.monotonic(), cpu_s(pids[0])
             heard = sum(caller.events for caller in callers)
             await asyncio.sleep(seconds)
@@ -76,16 +76,19 @@ async def workers(redis_server: str, seconds: float) -> None:
     with redis(redis_server) as (url, redis_pid):
         for count in (1, 2, 1, 2):
             async with upstream(0.0) as mock, gateway(mock, count, f"redis: {url}\n") as (port, pids):
-                until = time.monotonic() + 0.5
-                await load(port, CALLERS, lambda: 0 if time.monotonic() > until else 1, stream=False)
+                await load(port, CALLERS, lambda: 20, stream=False)
                 before, redis_before = [cpu_s(pid) for pid in pids], cpu_s(redis_pid)
                 began_s = time.monotonic()
-                spread: list[int] = []
+                spread = list[int]()
 
-                def more(began_s: float = began_s, spread: list[int] = spread, pids: list[int] = pids) -> int:
-                    if not spread and time.monotonic() > began_s + seconds / 2:
-                        spread += [connections(pid, port) for pid in pids]  # noqa: B023 used before the next round
-                    return int(time.monotonic() < began_s + seconds)
+                def more(
+                    until_s: float = began_s + seconds,
+                    spread: list[int] = spread,
+                    asked: tuple[list[int], int] = (pids, port),
+                ) -> int:
+                    if not spread and time.monotonic() > until_s - seconds / 2:
+                        spread += [connections(pid, asked[1]) for pid in asked[0]]
+                    return FOR_EVER if time.monotonic() < until_s else 0
 
                 calls = await load(port, CALLERS, more, stream=False)
                 took_s = time.monotonic() - began_s
@@ -103,7 +106,7 @@ class Caller(asyncio.Protocol):
     """A client's connection: it asks, and counts what it hears."""
 
     def __init__(self) -> None:
-        self.heard = False
+        self.hears = asyncio.Event()
         self.events = 0
         self.done = asyncio.Event()
         self._text = 0
@@ -135,7 +138,7 @@ class Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Count it; an answer that is not streamed is the end of a call."""
-        self.heard = True
+        self.hears.set()
         self.events += data.count(b"data: ")
         if data.endswith(b"}"):
             self.done.set()
@@ -149,14 +152,14 @@ class Caller(asyncio.Protocol):
 
 
 async def load(port: int, callers: int, more: Callable[[], int], *, stream: bool) -> int:
-    """Ask on so many connections, each as soon as it is answered, while there is `more`; return the number of calls."""
+    """Ask on so many connections, `more()` times on each, as soon as it is answered; return the number of calls."""
     made = 0
 
     async def keep_asking() -> None:
         nonlocal made
         caller = await Caller.open(port)
         mine = 0
-        while mine < (wanted := more()) or (wanted == 1):
+        while mine < more():
             caller.send(stream=stream)
             await caller.done.wait()
             mine, made = mine + 1, made + 1
@@ -201,7 +204,9 @@ class Mock(asyncio.Protocol):
     async def _stream(self) -> None:
         event = f"data: {EVENT}\n\n".encode()
         chunk = b"%x\r\n%b\r\n" % (len(event), event)
-        self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
         while True:
             self._transport.write(chunk)
             await asyncio.sleep(self._every_s)
@@ -231,18 +236,34 @@ async def gateway(mock: int, count: int, more: str = "") -> AsyncGenerator[tuple
             f"keys: [{{name: bench, key: {KEY}, limits: {LIMITS}}}]\nchain: {CHAIN}\n{more}"
         )
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--workers", str(count)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = started(command)
         try:
-            for _ in range(600):
-                pids = children(process.pid) if count > 1 else [process.pid]
-                if len(pids) == count and all(connections(pid, port, state="0A") for pid in pids):
-                    break
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(1.0)
-            yield port, pids
+            yield port, await ready(process.pid, port, count)
         finally:
             process.terminate()
             await asyncio.to_thread(process.wait, 60)
+
+
+def started(command: list[str]) -> "subprocess.Popen[bytes]":
+    """Start a process that may say what it likes."""
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+async def ready(pid: int, port: int, count: int) -> list[int]:
+    """Return the process ids of the workers, once each of them lets somebody in."""
+    until_s = time.monotonic() + 30
+    callers: list[Caller] = []
+    while time.monotonic() < until_s:
+        await asyncio.sleep(0.1)
+        with contextlib.suppress(OSError):
+            callers.append(await Caller.open(port))
+        pids = children(pid) if count > 1 else [pid]
+        if len(pids) == count and all(connections(worker, port) for worker in pids):
+            for caller in callers:
+                caller.close()
+            await asyncio.sleep(0.5)
+            return pids
+    sys.exit("the gateway does not start")
 
 
 @contextlib.contextmanager
@@ -297,10 +318,10 @@ def files_of(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def connections(pid: int, port: int, state: str = "01") -> int:
-    """Return how many connections to `port` a process holds; of the state `0A`, whether it listens."""
+def connections(pid: int, port: int) -> int:
+    """Return how many connections to `port` a process holds."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    inodes = {row[9] for row in rows if int(row[1].partition(":")[2], 16) == port and row[3] == state}
+    inodes = {row[9] for row in rows if int(row[1].partition(":")[2], 16) == port and row[3] == ESTABLISHED}
     mine = 0
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
