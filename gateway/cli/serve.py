@@ -14,9 +14,10 @@ import click
 import structlog
 import uvloop
 
+from gateway.cli.door import Door, Tally
 from gateway.cli.server import LEFTOVERS_S, Server
 from gateway.cli.startpage import start_page
-from gateway.cli.supervisor import CUT, Supervisor
+from gateway.cli.supervisor import CONNECTIONS, CUT, Supervisor
 from gateway.core.shipped import shipped
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live
@@ -55,7 +56,8 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int,
 @click.option("--socket", "descriptor", type=int, required=True)
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
 @click.option("--config", type=click.Path(path_type=Path), required=True)
-def worker(descriptor: int, folder: Path, config: Path) -> None:
+@click.option("--place", type=int, required=True)
+def worker(descriptor: int, folder: Path, config: Path, place: int) -> None:
     """Serve on a socket that the supervisor opened, what the supervisor hands over."""
     log_to_stderr()
     handover, process, original = Handover(folder, str(config)), Process(), open_config(config)
@@ -66,14 +68,20 @@ def worker(descriptor: int, folder: Path, config: Path) -> None:
 
     live = Live(handover, process, original=original, everywhere=everywhere)
     sock = socket.socket(fileno=descriptor)
-    uvloop.run(_run(live, sock, handover=handover))
+    door = Door(sock, Tally(folder / CONNECTIONS), place)
+    uvloop.run(_run(live, sock, handover=handover, door=door))
 
 
 async def _run(
-    live: Live, sock: socket.socket, *, handover: Handover | None = None, watching: File | None = None
+    live: Live,
+    sock: socket.socket,
+    *,
+    handover: Handover | None = None,
+    door: Door | None = None,
+    watching: File | None = None,
 ) -> None:
     """Serve until a signal says stop; reload when one says so."""
-    server = Server(live)
+    server = Server(live, door)
     loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
     async def reload() -> None:

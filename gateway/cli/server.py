@@ -19,6 +19,7 @@ from collections.abc import Generator
 
 import uvicorn
 
+from gateway.cli.door import Door
 from gateway.http.app import make_app
 from gateway.http.protocol import ClientProtocol
 from gateway.settings.live import Live
@@ -58,11 +59,33 @@ class Server(uvicorn.Server):
     (uvicorn would raise the signal again, and the process would exit with it instead of 0.)
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, door: Door | None = None) -> None:
+        """Make one.
+
+        Args:
+            live: the configuration.
+            door: where it lets clients in that other workers may let in too; `None`: there are none.
+        """
         super().__init__(config_of(live))
         self._live = live
+        self._door = door
         self._delay_s: float = live.gateway.server.shutdown_delay
         self._drain_s: float = live.gateway.server.drain
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup([] if self._door is not None else sockets)
+        if self._door is not None:
+            self._door.open(self._protocol, lambda: len(self.server_state.connections))
+
+    def _protocol(self) -> asyncio.Protocol:
+        return ClientProtocol(self.config, self.server_state, self.lifespan.state)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, tell the other workers how many clients have left."""
+        if self._door is not None and not self.should_exit:
+            self._door.tell()
+        return await super().on_tick(counter)
 
     def stop(self) -> None:
         """Drain; asked again, cut."""
@@ -91,6 +114,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let nobody in any more, finish what runs or cut it, and write what is to be written."""
         await asyncio.sleep(0)  # who waits in line at the door came before: the event loop lets them in first
+        if self._door is not None:
+            await self._door.close()
         for server in self.servers:
             server.close()
         for sock in sockets or []:

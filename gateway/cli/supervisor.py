@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from gateway.cli.door import ABSENT, Tally
 from gateway.cli.server import ENDINGS_S, LEFTOVERS_S, TOLD_S
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import File, Handover, Live, Snapshot, read_text
@@ -32,6 +33,8 @@ HELD_BACK = {signal.SIGHUP, signal.SIGINT}
 second, which a terminal sends to everybody at once, they never take: the supervisor says when to stop."""
 CUT = signal.SIGUSR1
 """Tells a worker to wait for no call any more. No second SIGTERM: a service manager may send one beside ours."""
+CONNECTIONS = "connections"
+"""The file of the `Tally`."""
 LAST_WRITES_S = TOLD_S + ENDINGS_S + LEFTOVERS_S + 1.0
 """What a worker takes at most when its calls' time is over."""
 RESTART_PAUSE_S = 1.0
@@ -59,6 +62,9 @@ class Supervisor:
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-"))
         self._metrics = self._folder / "metrics"
         self._handover = Handover(self._folder, config.name)
+        self._tally = Tally(self._folder / CONNECTIONS, new=True)
+        self._places: dict[int, int] = {}
+        """Of each worker, in the tally."""
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._started_s: dict[int, float] = {}
         self._signals: list[int] = []
@@ -83,6 +89,7 @@ class Supervisor:
         finally:
             for process in self._workers.values():
                 process.kill()
+            self._tally.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _catch_signals(self) -> socket.socket:
@@ -116,10 +123,11 @@ class Supervisor:
     def _start(self) -> None:
         descriptor = self._socket.fileno()
         command = [sys.executable, "-m", "gateway", "_worker", "--socket", str(descriptor)]
+        place = min(set(range(self._count)) - set(self._places.values()))
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
             process = subprocess.Popen(  # noqa: S603 our own module, our own arguments
-                [*command, "--folder", str(self._folder), "--config", self._config.name],
+                [*command, "--folder", str(self._folder), "--config", self._config.name, "--place", str(place)],
                 pass_fds=[descriptor],
                 env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
             )
@@ -127,11 +135,13 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         log.info("worker %d starts", process.pid)
         self._workers[process.pid] = process
+        self._places[process.pid] = place
         self._started_s[process.pid] = time.monotonic()
 
     def _bury(self, pid: int) -> None:
         """Forget an ended worker, also its live gauges (streams being answered)."""
         del self._workers[pid]
+        self._tally[self._places.pop(pid)] = ABSENT
         self._handover.forget(pid)
         for file in self._metrics.glob(f"gauge_live*_{pid}.db"):
             file.unlink(missing_ok=True)
