@@ -222,7 +222,7 @@ class KeepsResponses(Protocol):
         ...
 
 
-HTTP = Literal["native", "httpx"]
+HTTP = Literal["native", "http2", "httpx"]
 """How HTTP is spoken."""
 
 
@@ -273,7 +273,7 @@ class Keyed(ProviderOptions, frozen=True, kw_only=True):
     traceparent: bool = False
     """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
     http: HTTP = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower)."""
+    """How to speak HTTP: `native` (fast, HTTP/1.1), `http2` (many calls share a connection), or `httpx` (slower)."""
     proxy: Secret = Secret()
     """The proxy that leads there: `http://user:password@host:3128`; `none`: none does. As the environment says
     (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) when left out."""

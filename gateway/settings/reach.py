@@ -51,11 +51,10 @@ class Reach(Struct, frozen=True):
         proxy_for = self._proxy_for(environment)
         if self.http == "native":
             return NativeTransport(roots(), most_connections=self.max_connections, proxy_for=proxy_for)
-        # Imported here: it takes a while, and whoever starts without it need not wait for it.
-        module = importlib.import_module("gateway.engine.httpx_transport")
-        transport: Transport = module.HttpxTransport(
-            roots(), most_connections=self.max_connections, proxy_for=proxy_for
-        )
+        # Imported here: they take a while, and whoever starts without them need not wait for them.
+        name, module = ("Http2Transport", "http2") if self.http == "http2" else ("HttpxTransport", "httpx_transport")
+        make = getattr(importlib.import_module(f"gateway.engine.{module}"), name)
+        transport: Transport = make(roots(), most_connections=self.max_connections, proxy_for=proxy_for)
         return transport
 
     def _proxy_for(self, environment: EnvironmentProxies) -> ProxyFor:

@@ -195,7 +195,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     headers: dict[str, str] = {}
     """Headers that are sent to it with each request, such as its credential. The client's own never are."""
     http: HTTP = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower)."""
+    """How to speak HTTP: `native` (fast, HTTP/1.1), `http2` (many calls share a connection), or `httpx` (slower)."""
     proxy: Secret = Secret()
     """The proxy that leads there: `http://user:password@host:3128`; `none`: none does. As the environment says
     (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) when left out."""

@@ -8,6 +8,8 @@ import pytest
 
 from gateway.settings.complaints import ConfigError
 from gateway.settings.load import load
+from tests.dialects import Asked, Says, pieces, whole
+from tests.engine.h2_server import H2Server
 from tests.script import ScriptedUpstream, Silent
 from tests.serving import mock_config, serving
 
@@ -115,3 +117,29 @@ async def test_a_gateway_and_its_upstream_may_be_on_ipv6():
             assert "Hello" in (await gateway.ask()).text
         server.close()
         assert json.loads(upstream.requests[0].body)["model"] == "mock-1"
+
+
+async def test_an_upstream_may_be_spoken_to_in_http2():
+    """Whole answers and streams, ten at once, on one connection; and who leaves resets his own alone."""
+
+    async def handler(asked):
+        await asked.whole.wait()
+        body = json.loads(asked.body)
+        if body["messages"][0]["content"] == "wait":
+            await asked.forever()
+        said = Asked("POST", asked.headers[":path"], "", asked.headers, asked.body)
+        answer = b"".join(pieces(Says("Hello"), said)) if body.get("stream") else whole(Says("Hello"), said)
+        kind = "text/event-stream" if body.get("stream") else "application/json"
+        await asked.answer(answer, content_type=kind)
+
+    async with H2Server(handler) as upstream:
+        url = f"http://127.0.0.1:{upstream.port}/v1"
+        async with serving(config(url, "http: http2")) as gateway:
+            waiting = asyncio.ensure_future(gateway.ask("wait"))
+            await upstream.until(lambda: upstream.asked)
+            answers = await asyncio.gather(*(gateway.ask(stream=bool(number % 2)) for number in range(10)))
+            assert all("Hello" in answer.text and answer.status_code == 200 for answer in answers)
+            waiting.cancel()
+            await upstream.until(lambda: upstream.asked[0].reset is not None)
+        assert len(upstream.connections) == 1
+        assert upstream.asked[0].headers["authorization"] == "Bearer upstream-secret"
