@@ -9,7 +9,8 @@ import pytest
 from gateway.settings.complaints import ConfigError
 from gateway.settings.load import load
 from tests.dialects import Asked, Says, pieces, whole
-from tests.engine.h2_server import H2Server
+from tests.engine.certs import server_context
+from tests.engine.h2_server import H2Server, hello
 from tests.script import ScriptedUpstream, Silent
 from tests.serving import mock_config, serving
 
@@ -86,6 +87,44 @@ async def test_a_proxy_that_is_none_is_a_mistake_of_the_file(upstream, said):
         async with serving(config(upstream.url, f"proxy: '{said}'")):
             pass
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("http", ["native", "httpx", "http2"])
+async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(tmp_path, monkeypatch, http):
+    """`ca` of a provider, or `SSL_CERT_FILE` for all; certificates are checked whatever `http` says."""
+    context = server_context(tmp_path)
+    context.set_alpn_protocols(["h2" if http == "http2" else "http/1.1"])
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    async with H2Server(hello, tls=context) if http == "http2" else ScriptedUpstream(tls=context) as upstream:
+        url = f"https://127.0.0.1:{upstream.port}/v1"
+        options = f"http: {http}"
+        async with serving(config(url, options)) as gateway:
+            answer = await gateway.ask()
+            assert (answer.status_code, "certificate is not trusted" in answer.text) == (502, True)
+        async with serving(config(url, f"{options}, ca: {tmp_path / 'ca.pem'}")) as gateway:
+            await gateway.ask()
+            heard = upstream.asked if http == "http2" else upstream.requests
+            assert heard
+            heard.clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with serving(config(url, options)) as gateway:
+            await gateway.ask()
+            assert heard
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "has no certificates")])
+async def test_a_file_of_authorities_that_is_none_is_told_at_the_start(upstream, tmp_path, monkeypatch, content, why):
+    """Not with the first call, and with its name."""
+    file = tmp_path / "authorities"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=f"providers.mock: ca: .*authorities.*{why}|ca: .*{why}"):
+        async with serving(config(upstream.url, f"ca: {file}")):
+            pass
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ConfigError, match=f"SSL_CERT_FILE: .*{why}"):
+        async with serving(config(upstream.url, "http: native")):
+            pass
 
 
 async def test_a_limit_of_connections_is_a_provider_s(upstream):
