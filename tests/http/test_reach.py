@@ -3,11 +3,14 @@
 import asyncio
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
 from gateway.settings.complaints import ConfigError
 from gateway.settings.load import load
+from gateway.settings.reach import Reach
 from tests.dialects import Asked, Says, pieces, whole
 from tests.engine.certs import server_context
 from tests.engine.h2_server import H2Server, hello
@@ -35,6 +38,16 @@ async def upstream():
 
 def config(url, options, more=""):
     return mock_config(url, more=more).replace("upstream-secret}", f"upstream-secret, {options}}}")
+
+
+def test_the_page_s_example_is_right(tmp_path):
+    """docs/upstreams.md is pasted from."""
+    page = (Path(__file__).parents[2] / "docs" / "upstreams.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    settings = load(example, name="upstreams.md", environment={"OPENAI_API_KEY": "k", "PROXY_PASSWORD": "p"}).settings
+    openai, inside = settings.providers["openai"], settings.providers["inside"]
+    assert (Reach.of(openai).max_connections, Reach.of(inside).http) == (200, "http2")
+    assert repr(settings).count("ann") == 0
 
 
 @pytest.mark.parametrize("http", ["native", "httpx"])
