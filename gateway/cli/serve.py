@@ -1,6 +1,7 @@
 """`gateway serve`: one process, or a supervisor and its workers."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -156,22 +157,25 @@ def open_config(path: Path | None) -> File:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket. `::` is every address of this machine, those of IPv4 too.
 
     Raises:
         ClickException: the address is taken, or none of this machine's.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(2048)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise click.ClickException(f"cannot listen on {host}:{port}: {why}; choose another with --port") from None
-    sock.setblocking(False)
+    family, shown = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
+    with contextlib.ExitStack() as unused:
+        try:
+            sock = unused.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if host == "::":
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind((host, port))
+            sock.listen(2048)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise click.ClickException(f"cannot listen on {shown}:{port}: {why}; choose another with --port") from None
+        sock.setblocking(False)
+        unused.pop_all()
     return sock
 
 

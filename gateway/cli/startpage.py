@@ -17,7 +17,8 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
         workers: how many processes share it.
     """
     host, port = address[:2]
-    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 compared, not bound
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
+    shown = f"[{local}]" if ":" in local else local
     url = f"http://{shown}:{port}"
     patterns = [route.name for route in gateway.routes if route.name.endswith("*")]
     model = gateway.routes.names[0] if gateway.routes.names else (patterns[0].replace("*", "…") if patterns else "…")

@@ -56,14 +56,18 @@ async def dial(
     if forwards:
         return
     try:
-        transport = await tunnel.lead(proxy.connect(target))
+        transport, rest = await tunnel.lead(proxy.connect(target))
         if tls is not None:
+            if rest:
+                raise Unreachable("the proxy said something before the upstream was asked")
             secured = await loop.start_tls(transport, protocol, tls, server_hostname=target.host)
             assert secured is not None, "it is, or an error was raised"
             protocol.connection_made(secured)
         else:
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
+            if rest:  # HTTP/2 servers speak first
+                protocol.data_received(rest)
     except BaseException:
         tunnel.abort()
         raise
@@ -143,8 +147,8 @@ class _Tunnel(asyncio.Protocol):
         self._heard: asyncio.Future[None] = loop.create_future()
         self._transport: asyncio.Transport | None = None
 
-    async def lead(self, connect: bytes) -> asyncio.Transport:
-        """Return what leads to the target.
+    async def lead(self, connect: bytes) -> tuple[asyncio.Transport, bytes]:
+        """Return what leads to the target, and what came through it already.
 
         Raises:
             Unreachable: the proxy does not let us through.
@@ -158,9 +162,7 @@ class _Tunnel(asyncio.Protocol):
             raise Unreachable("the proxy closed the connection, or its answer is no HTTP/1.1")
         if status[:1] != b"2":
             raise refused(int(status))
-        if rest:
-            raise Unreachable("the proxy said something before the upstream was asked")
-        return self._transport
+        return self._transport, rest
 
     def abort(self) -> None:
         """Close it at once."""

@@ -27,7 +27,9 @@ def no_connection(error: OSError, whom: str = "the upstream", where: str = "its 
             return Unreachable(f"{whom}'s name cannot be resolved; check {where}")
         case ssl.SSLCertVerificationError():
             why = error.verify_message
-            return Unreachable(f"{whom}'s certificate is not trusted ({why}); is its authority in SSL_CERT_FILE?")
+            return Unreachable(
+                f"{whom}'s certificate is not trusted ({why}); is its authority in `ca` or SSL_CERT_FILE?"
+            )
         case ssl.SSLError():
             return Unreachable(f"no TLS with {whom} ({error.reason or 'handshake failed'})")
         case ConnectionRefusedError():

@@ -222,7 +222,7 @@ class KeepsResponses(Protocol):
         ...
 
 
-HTTP = Literal["native", "httpx"]
+HTTP = Literal["native", "http2", "httpx"]
 """How HTTP is spoken."""
 
 
@@ -273,10 +273,12 @@ class Keyed(ProviderOptions, frozen=True, kw_only=True):
     traceparent: bool = False
     """Send the W3C `traceparent` on to this upstream. It tells a third party your trace ids."""
     http: HTTP = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower)."""
+    """How to speak HTTP: `native` (fast, HTTP/1.1), `http2` (many calls share a connection), or `httpx` (slower)."""
     proxy: Secret = Secret()
     """The proxy that leads there: `http://user:password@host:3128`; `none`: none does. As the environment says
     (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) when left out."""
+    ca: str = ""
+    """A file of authorities (PEM) that are trusted there too, besides certifi's or those of `SSL_CERT_FILE`."""
     max_connections: Annotated[int, Meta(ge=1)] = 1_000
     """The most connections to one host and port, of each worker. Calls beyond wait in line, and their clocks run."""
     discover: Duration | None = None

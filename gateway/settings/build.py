@@ -50,7 +50,7 @@ from gateway.settings.build_routes import forwarders, passages_of, routes_of
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
-from gateway.settings.reach import Reach, check_proxy
+from gateway.settings.reach import Reach
 from gateway.settings.schema import (
     HealthSettings,
     KeySettings,
@@ -148,7 +148,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
     limits = [options for options in settings.chain if isinstance(options, LimitsOptions)]
     caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
-    places = {name: _place(settings, name, it, process) for name, it in providers.items()}
+    places = {name: _place(loaded, name, it, process) for name, it in providers.items()}
     upstream = Upstream(places | _services(loaded, process))
     keepers = {name for name, it in providers.items() if isinstance(it, KeepsResponses) and it.keeps_responses}
     turns = Turns(objects, settings.responses.keep, keepers)
@@ -265,7 +265,6 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
             on[name] = options.build(name)
             if isinstance(options, Keyed):
                 _check_url(options.base_url or "https://localhost", options.headers)
-                check_proxy(options.proxy)
                 check_discovery(options, on[name])
         except ValueError as error:
             raise loaded.complaint(("providers", name), str(error)) from None
@@ -286,16 +285,19 @@ def _check_url(base_url: str, headers: Mapping[str, str]) -> None:
     head_of(target_of(base_url), Request(base_url, b"", lowered))
 
 
-def _place(
-    settings: Settings, name: str, provider: Provider | LocalProvider, process: Process
-) -> Place | LocalProvider:
+def _place(loaded: Loaded, name: str, provider: Provider | LocalProvider, process: Process) -> Place | LocalProvider:
     if isinstance(provider, LocalProvider):
         return provider
-    options = settings.providers[name]
-    reach, traceparent = (Reach.of(options), options.traceparent) if isinstance(options, Keyed) else (Reach(), False)
+    options = loaded.settings.providers[name]
+    keyed = options if isinstance(options, Keyed) else None
+    try:
+        reach = Reach() if keyed is None else Reach.of(keyed)
+        transport = process.transport(reach)
+    except ValueError as error:
+        raise loaded.complaint(("providers", name), str(error)) from None
     grant = grant_of(provider)
     access = None if grant is None else process.access(grant, reach)
-    return Place(provider, process.transport(reach), traceparent, beside_chat(provider), access)
+    return Place(provider, transport, keyed is not None and keyed.traceparent, beside_chat(provider), access)
 
 
 def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvider]:
@@ -305,11 +307,10 @@ def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvid
         headers = {header.lower(): value for header, value in service.headers.items()}
         try:
             _check_url(service.base_url, headers)
-            check_proxy(service.proxy)
+            transport = process.transport(Reach.of(service))
         except ValueError as error:
             raise loaded.complaint(("proxy", name), str(error)) from None
         as_it_came = AsItCame(Service(service.base_url.rstrip("/"), headers))
-        transport = process.transport(Reach.of(service))
         places[f"proxy/{name}"] = Place(as_it_came, transport, beside_chat={"forward": as_it_came})
     return places
 

@@ -29,6 +29,11 @@ class Reached(Protocol):
         ...
 
     @property
+    def ca(self) -> str:
+        """A file of more authorities."""
+        ...
+
+    @property
     def max_connections(self) -> int:
         """To one host and port."""
         ...
@@ -39,23 +44,37 @@ class Reach(Struct, frozen=True):
 
     http: HTTP = "native"
     proxy: Secret = Secret()
+    ca: str = ""
     max_connections: int = MOST_CONNECTIONS
 
     @classmethod
     def of(cls, options: Reached) -> Self:
-        """Return what `options` say."""
-        return cls(options.http, options.proxy, options.max_connections)
+        """Return what `options` say.
+
+        Raises:
+            ValueError: the proxy is none.
+        """
+        said = options.proxy.reveal()
+        if said and said != NONE:
+            try:
+                Proxy.parse(said, roots)
+            except ValueError as error:
+                raise ValueError(f"proxy: {error}; `{NONE}` is for none at all") from None
+        return cls(options.http, options.proxy, options.ca, options.max_connections)
 
     def transport(self, environment: EnvironmentProxies) -> Transport:
-        """Make what carries requests that way."""
-        proxy_for = self._proxy_for(environment)
+        """Make what carries requests that way.
+
+        Raises:
+            ValueError: a file of authorities is none.
+        """
+        proxy_for, tls = self._proxy_for(environment), roots(self.ca)
         if self.http == "native":
-            return NativeTransport(roots(), most_connections=self.max_connections, proxy_for=proxy_for)
-        # Imported here: it takes a while, and whoever starts without it need not wait for it.
-        module = importlib.import_module("gateway.engine.httpx_transport")
-        transport: Transport = module.HttpxTransport(
-            roots(), most_connections=self.max_connections, proxy_for=proxy_for
-        )
+            return NativeTransport(tls, most_connections=self.max_connections, proxy_for=proxy_for)
+        # Imported here: they take a while, and whoever starts without them need not wait for them.
+        name, module = ("Http2Transport", "http2") if self.http == "http2" else ("HttpxTransport", "httpx_transport")
+        make = getattr(importlib.import_module(f"gateway.engine.{module}"), name)
+        transport: Transport = make(tls, most_connections=self.max_connections, proxy_for=proxy_for)
         return transport
 
     def _proxy_for(self, environment: EnvironmentProxies) -> ProxyFor:
@@ -68,19 +87,28 @@ class Reach(Struct, frozen=True):
         return lambda _: proxy
 
 
-def roots() -> ssl.SSLContext:
-    """Return what certificates are checked against: a context of its own for each caller, who may set it up further."""
-    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+def roots(ca: str = "") -> ssl.SSLContext:
+    """Return what certificates are checked against: a context of its own for each caller, who may set it up further.
 
-
-def check_proxy(said: Secret) -> None:
-    """Refuse a `proxy:` that is none.
+    Args:
+        ca: a file of authorities that are trusted too.
 
     Raises:
-        ValueError: it is so.
+        ValueError: a file of authorities is none.
     """
-    if said and said.reveal() != NONE:
+    named = os.environ.get("SSL_CERT_FILE", "")
+    try:
+        context = ssl.create_default_context(cafile=named or certifi.where())
+    except OSError as error:
+        raise ValueError(_unreadable("SSL_CERT_FILE", named, error)) from None
+    if ca:
         try:
-            Proxy.parse(said.reveal(), roots)
-        except ValueError as error:
-            raise ValueError(f"proxy: {error}; `{NONE}` is for none at all") from None
+            context.load_verify_locations(ca)
+        except OSError as error:
+            raise ValueError(_unreadable("ca", ca, error)) from None
+    return context
+
+
+def _unreadable(name: str, file: str, error: OSError) -> str:
+    why = error.strerror or "it is no PEM"
+    return f"{name}: {file} has no certificates that can be read ({why})"

@@ -195,10 +195,12 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     headers: dict[str, str] = {}
     """Headers that are sent to it with each request, such as its credential. The client's own never are."""
     http: HTTP = "native"
-    """How to speak HTTP: `native` (fast, HTTP/1.1), or `httpx` (slower)."""
+    """How to speak HTTP: `native` (fast, HTTP/1.1), `http2` (many calls share a connection), or `httpx` (slower)."""
     proxy: Secret = Secret()
     """The proxy that leads there: `http://user:password@host:3128`; `none`: none does. As the environment says
     (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) when left out."""
+    ca: str = ""
+    """A file of authorities (PEM) that are trusted there too, besides certifi's or those of `SSL_CERT_FILE`."""
     max_connections: Annotated[int, Meta(ge=1)] = 1_000
     """The most connections to one host and port, of each worker. Calls beyond wait in line, and their clocks run."""
     timeouts: ServiceTimeouts = ServiceTimeouts()

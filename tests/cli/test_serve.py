@@ -55,6 +55,25 @@ def test_a_taken_port_is_told_in_a_sentence(tmp_path):
     assert "Traceback" not in again.stderr
 
 
+def test_it_listens_on_ipv6_and_ipv4_at_once(tmp_path):
+    """`::` is every address; a machine without IPv6 says so in a sentence."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    with started(tmp_path, "--host", "::") as gateway:
+        said = gateway.until_said(r"http://\[::1\]:(\d+)/v1|cannot listen on \[::\]:0: \w+")
+        if said[1] is None:
+            assert gateway.process.wait(60) == 1
+            return
+        for host in ("[::1]", "127.0.0.1"):
+            until_s = time.monotonic() + 60
+            while True:
+                try:
+                    assert ask(f"http://{host}:{said[1]}").json()["choices"][0]["message"]["content"]
+                    break
+                except httpx.TransportError:
+                    assert time.monotonic() < until_s, gateway.said
+                    time.sleep(0.02)
+
+
 def test_a_wrong_configuration_is_told_with_all_its_mistakes(tmp_path):
     """Line, column, path, cure: nothing starts."""
     file = tmp_path / "gateway.yaml"

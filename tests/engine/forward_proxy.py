@@ -65,7 +65,10 @@ class ForwardProxy:
         assert task is not None
         self._running.add(task)
         self.open += 1
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError),
+        ):
             try:
                 await self._lead(reader, writer)
             finally:

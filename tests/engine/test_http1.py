@@ -103,11 +103,63 @@ async def test_a_connection_that_dies_late_was_not_stale(
     assert upstream.asked == 2
 
 
-async def test_connection_close_is_obeyed(transport: NativeTransport, upstream: ScriptedUpstream):
+@pytest.mark.parametrize("said", [b"close", b"Close", b"x-a, close"])
+async def test_connection_close_is_obeyed(transport: NativeTransport, upstream: ScriptedUpstream, said: bytes):
     """A server that says so will not read another request there."""
-    upstream.will(Raw(OK + b"connection: close\r\ncontent-length: 2\r\n\r\n{}", closes=False))
+    upstream.will(Raw(OK + b"connection: %b\r\ncontent-length: 2\r\n\r\n{}" % said, closes=False))
     assert await ask(transport, chat(upstream)) == b"{}"
     await upstream.until(lambda: not upstream.connections)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_upstream_that_closes_its_half_is_asked_on_another_connection(tls: bool, tmp_path: Path):
+    """It would still read what we ask there, and could not answer any more."""
+    context = server_context(tmp_path) if tls else None
+    async with ScriptedUpstream(tls=context) as upstream:
+        transport = NativeTransport(ssl.create_default_context(cafile=tmp_path / "ca.pem") if tls else None)
+        await ask(transport, chat(upstream))
+        (connection,) = upstream.connections
+        if connection.transport.can_write_eof():
+            connection.transport.write_eof()
+        else:
+            connection.transport.close()  # TLS has no halves
+        await upstream.until(lambda: not upstream.connections)
+        assert b"Hello" in await ask(transport, chat(upstream))
+        assert (upstream.asked, upstream.accepted) == (2, 2)
+        await transport.close()
+
+
+async def test_a_half_that_is_closed_ends_a_body_without_a_length(transport: NativeTransport):
+    """Our own half stays open until then: what we have to say was said. And a body with a length is broken by it."""
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + (b"content-length: 5\r\n\r\n{}" if b"/long" in head else b"\r\n{}"))
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    assert await ask(transport, Request(f"{url}/short", b"", {}, "GET")) == b"{}"
+    with pytest.raises(Unreachable, match="after 2 bytes"):
+        await ask(transport, Request(f"{url}/long", b"", {}, "GET"))
+    server.close()
+
+
+async def test_a_half_that_is_closed_instead_of_an_answer_is_no_answer(transport: NativeTransport):
+    """An upstream that has nothing to say is not waited for, though it might still read."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    with pytest.raises(Unreachable, match="before it answered"):
+        await ask(transport, Request(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", b"", {}, "GET"))
+    server.close()
 
 
 async def test_http_1_0_is_not_kept(transport: NativeTransport, upstream: ScriptedUpstream):
@@ -330,6 +382,14 @@ async def test_an_early_refusal_is_heard_before_its_reason(transport: NativeTran
             response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
         assert (response.status, await anext(response.pieces())) == (413, b"lo")
         response.close()
+
+
+async def test_an_early_answer_is_an_answer(transport: NativeTransport):
+    """Also a good one: who has read enough need not read the rest. The connection, half a request long, is closed."""
+    async with deaf(OK + b"content-length: 2\r\n\r\n{}") as url:
+        assert await ask(transport, Request(url, b"x" * 30_000_000, {})) == b"{}"
+        assert not origin_of(transport)._idle
+        assert origin_of(transport)._places == 0
 
 
 async def test_a_long_request_is_written_as_it_is_taken(transport: NativeTransport):

@@ -3,11 +3,17 @@
 import asyncio
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
 from gateway.settings.complaints import ConfigError
 from gateway.settings.load import load
+from gateway.settings.reach import Reach
+from tests.dialects import Asked, Says, pieces, whole
+from tests.engine.certs import server_context
+from tests.engine.h2_server import H2Server, hello
 from tests.script import ScriptedUpstream, Silent
 from tests.serving import mock_config, serving
 
@@ -32,6 +38,16 @@ async def upstream():
 
 def config(url, options, more=""):
     return mock_config(url, more=more).replace("upstream-secret}", f"upstream-secret, {options}}}")
+
+
+def test_the_page_s_example_is_right(tmp_path):
+    """docs/upstreams.md is pasted from."""
+    page = (Path(__file__).parents[2] / "docs" / "upstreams.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    settings = load(example, name="upstreams.md", environment={"OPENAI_API_KEY": "k", "PROXY_PASSWORD": "p"}).settings
+    openai, inside = settings.providers["openai"], settings.providers["inside"]
+    assert (Reach.of(openai).max_connections, Reach.of(inside).http) == (200, "http2")
+    assert repr(settings).count("ann") == 0
 
 
 @pytest.mark.parametrize("http", ["native", "httpx"])
@@ -86,6 +102,44 @@ async def test_a_proxy_that_is_none_is_a_mistake_of_the_file(upstream, said):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("http", ["native", "httpx", "http2"])
+async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(tmp_path, monkeypatch, http):
+    """`ca` of a provider, or `SSL_CERT_FILE` for all; certificates are checked whatever `http` says."""
+    context = server_context(tmp_path)
+    context.set_alpn_protocols(["h2" if http == "http2" else "http/1.1"])
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    async with H2Server(hello, tls=context) if http == "http2" else ScriptedUpstream(tls=context) as upstream:
+        url = f"https://127.0.0.1:{upstream.port}/v1"
+        options = f"http: {http}"
+        async with serving(config(url, options)) as gateway:
+            answer = await gateway.ask()
+            assert (answer.status_code, "certificate is not trusted" in answer.text) == (502, True)
+        async with serving(config(url, f"{options}, ca: {tmp_path / 'ca.pem'}")) as gateway:
+            await gateway.ask()
+            heard = upstream.asked if http == "http2" else upstream.requests
+            assert heard
+            heard.clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with serving(config(url, options)) as gateway:
+            await gateway.ask()
+            assert heard
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "has no certificates")])
+async def test_a_file_of_authorities_that_is_none_is_told_at_the_start(upstream, tmp_path, monkeypatch, content, why):
+    """Not with the first call, and with its name."""
+    file = tmp_path / "authorities"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=f"providers.mock: ca: .*authorities.*{why}|ca: .*{why}"):
+        async with serving(config(upstream.url, f"ca: {file}")):
+            pass
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ConfigError, match=f"SSL_CERT_FILE: .*{why}"):
+        async with serving(config(upstream.url, "http: native")):
+            pass
+
+
 async def test_a_limit_of_connections_is_a_provider_s(upstream):
     """Who waits beyond it waits by the call's own clocks, and is told what the line is for."""
     upstream.will(Silent())
@@ -115,3 +169,29 @@ async def test_a_gateway_and_its_upstream_may_be_on_ipv6():
             assert "Hello" in (await gateway.ask()).text
         server.close()
         assert json.loads(upstream.requests[0].body)["model"] == "mock-1"
+
+
+async def test_an_upstream_may_be_spoken_to_in_http2():
+    """Whole answers and streams, ten at once, on one connection; and who leaves resets his own alone."""
+
+    async def handler(asked):
+        await asked.whole.wait()
+        body = json.loads(asked.body)
+        if body["messages"][0]["content"] == "wait":
+            await asked.forever()
+        said = Asked("POST", asked.headers[":path"], "", asked.headers, asked.body)
+        answer = b"".join(pieces(Says("Hello"), said)) if body.get("stream") else whole(Says("Hello"), said)
+        kind = "text/event-stream" if body.get("stream") else "application/json"
+        await asked.answer(answer, content_type=kind)
+
+    async with H2Server(handler) as upstream:
+        url = f"http://127.0.0.1:{upstream.port}/v1"
+        async with serving(config(url, "http: http2")) as gateway:
+            waiting = asyncio.ensure_future(gateway.ask("wait"))
+            await upstream.until(lambda: upstream.asked)
+            answers = await asyncio.gather(*(gateway.ask(stream=bool(number % 2)) for number in range(10)))
+            assert all("Hello" in answer.text and answer.status_code == 200 for answer in answers)
+            waiting.cancel()
+            await upstream.until(lambda: upstream.asked[0].reset is not None)
+        assert len(upstream.connections) == 1
+        assert upstream.asked[0].headers["authorization"] == "Bearer upstream-secret"
