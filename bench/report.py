@@ -160,8 +160,8 @@ class Tables:
         late = [self.samples.figure("latency", "direct", rate, "late_p99") for rate in self._rates()]
         worst = max((figure.median for figure in late if figure), default=0.0)
         return (
-            f"The upstream cost {upstream} µs a call here; the load generator sent 99 of 100 calls within "
-            f"{number(worst)} µs of the moment they were due, without a proxy, at every rate."
+            f"Behind nginx the upstream cost {shown(upstream)} µs a call; without a proxy, the load generator sent 99 of 100\n  "
+            f"calls within {number(worst)} µs of the moment they were due, at every rate."
         )
 
     def _rates(self) -> list[str]:

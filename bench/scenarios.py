@@ -19,7 +19,7 @@ from bench.tools import LOAD_CORE, SERVER_CORE, from_pypi, needed, pinned, redis
 
 LITTLE = 100.0
 """Who bears less than this many calls a second gets fewer rounds of what takes it long."""
-RATES = (20, 200, 1000, 3000)
+RATES = (30, 200, 1000, 3000)
 HOUR_AT_PER_S = 10
 """The soak is an hour's calls at this rate, sent as fast as they are answered."""
 STREAM = "paced-40-60-25"
@@ -135,7 +135,7 @@ def latency(bench: Bench, rates: Iterable[int] = RATES) -> None:
     """Latency of whole calls that come at a fixed rate, whoever is slow."""
     for rate in rates:
         say(f"latency at {rate} calls a second")
-        calls = max(100, int(rate * bench.effort.seconds))
+        calls = max(75, int(rate * bench.effort.seconds))
         for round in bench.rounds():
             for server in (bench.direct, *(server for server in bench.servers if rate <= server.bears_per_s)):
                 told = bench.run(server, calls=calls, rate=rate, connections=256).told

@@ -235,15 +235,15 @@ class Gateway(Server):
 
     given = (
         "one process, everything on: log (JSON lines to a file), metrics, auth, limits (requests, tokens and "
-        "concurrent calls of each key), cache (looked up and written for each call; every question is new), cost, retry. "
-        "In memory, but for the rows that say Redis."
+        "concurrent calls of each key), cache (looked up and written for each call; every question is new), cost, "
+        "retry. In memory, but for the rows that say Redis."
     )
 
     def __init__(self, place: Path, upstream: Upstream, text: str, *, name: str = "gateway", workers: int = 1) -> None:
         home, port = place / f"{name}-{free_port()}", free_port()
         home.mkdir()
         (home / "gateway.yaml").write_text(text)
-        (home / "noop.py").write_text(NOOP)
+        (home / "noop.py").write_text(NOOP + "\n\n".join(map(NOOP_OPTIONS.format, range(50))))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(home / "gateway.yaml")]
         command += ["--port", str(port), "--workers", str(workers)]
         cores = (SERVER_CORE,) if workers == 1 else (SERVER_CORE, LOAD_CORE)
@@ -257,17 +257,19 @@ NOOP = '''
 from gateway.middleware.base import Options
 
 
-class NoopOptions(Options, frozen=True, kw_only=True):
+class Noop:
+    async def __call__(self, call, next):
+        return await next(call)
+
+
+'''
+NOOP_OPTIONS = '''class Noop{}(Options, frozen=True, kw_only=True):
     """Does nothing."""
 
     def build(self, resources):
         return Noop()
-
-
-class Noop:
-    async def __call__(self, call, next):
-        return await next(call)
 '''
+"""One class each, as the same middleware may not be in a chain twice."""
 
 CHAIN = ["log", "metrics", "auth", "limits", "cache", "cost", "retry"]
 LIMITS = "{requests_per_minute: 100000000, tokens_per_minute: 100000000000, concurrent: 100000}"
@@ -279,7 +281,7 @@ def gateway_config(
 ) -> str:
     """Return gateway.yaml: `names` keys and as many models more, and a chain of `middlewares`, idle ones included."""
     keys = [(KEY, "bench"), *((spread_key(f"{i:08}"), f"k{i}") for i in range(names))]
-    chain = CHAIN[:-1] + ["'noop:NoopOptions'"] * (middlewares - len(CHAIN)) + CHAIN[-1:]
+    chain = CHAIN[:-1] + [f"'noop:Noop{i}'" for i in range(middlewares - len(CHAIN))] + CHAIN[-1:]
     if middlewares == 1:
         keys, chain = [], CHAIN[-1:]
     lines = [
