@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from bench.figures import UNIT, Figure, Samples, number
+from bench.figures import Figure, Samples, number
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 130, 40, 48
@@ -46,7 +46,7 @@ def pictures(servers: Mapping[str, Titled], samples: Samples) -> dict[str, str]:
                 found.append(Line(servers[name].title, COLOURS.get(name, "#000000"), points))
         return found
 
-    all_names, pair = [name for name in servers if name in COLOURS], [UNIT, "gateway"]
+    all_names = [name for name in servers if name in COLOURS]
     bars = [
         (servers[name].title, COLOURS[name], figure)
         for name in all_names
@@ -67,8 +67,9 @@ def pictures(servers: Mapping[str, Titled], samples: Samples) -> dict[str, str]:
         "middlewares": ("middlewares", "middlewares"),
         "names": ("names", "keys, and as many models"),
     }
-    for name, (scenario, axis) in sweeps.items():
-        made[name] = line_chart("CPU per call, µs", axis, lines(scenario, "cpu_us", pair))
+    for picture, (scenario, axis) in sweeps.items():
+        there = [name for name in all_names if name in samples.servers(scenario)]
+        made[picture] = line_chart("CPU per call, µs", axis, lines(scenario, "cpu_us", there))
     return made
 
 

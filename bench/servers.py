@@ -36,7 +36,7 @@ class Process:
         self.name, self.port = name, port
         self._log = place / f"{name}.log"
         self._command, self._place, self._cores = command, place, cores
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**os.environ, "NO_PROXY": "127.0.0.1", **(env or {})}
         self._start_within_s = start_within_s
         self._process: subprocess.Popen[bytes] | None = None
         self.start_s = 0.0
@@ -65,6 +65,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
+        self.signal(signal.SIGCONT)
         self._process.terminate()
         try:
             self._process.wait(20)
@@ -90,11 +91,16 @@ class Process:
     def pids(self) -> list[int]:
         """Return its process ids: its own, and all below."""
         assert self._process is not None
-        found = [self._process.pid]
+        found = [self._process.pid] if self._process.poll() is None else []
         for pid in found:  # grows as it is read
             for task in Path(f"/proc/{pid}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
         return found
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all its processes. SIGSTOP: whoever is not measured takes no time from who is."""
+        for pid in self.pids():
+            os.kill(pid, number)
 
     def cpu_ns(self) -> int:
         """Return the user and system time of all its processes.
@@ -242,13 +248,19 @@ class Gateway(Server):
     def __init__(self, place: Path, upstream: Upstream, text: str, *, name: str = "gateway", workers: int = 1) -> None:
         home, port = place / f"{name}-{free_port()}", free_port()
         home.mkdir()
-        (home / "gateway.yaml").write_text(text)
-        (home / "noop.py").write_text(NOOP + "\n\n".join(map(NOOP_OPTIONS.format, range(50))))
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(home / "gateway.yaml")]
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(write_config(home, text))]
         command += ["--port", str(port), "--workers", str(workers)]
         cores = (SERVER_CORE,) if workers == 1 else (SERVER_CORE, LOAD_CORE)
         super().__init__(name, command, home, cores=cores, port=port)
         self.title = "this gateway"
+
+
+def write_config(home: Path, text: str) -> Path:
+    """Write gateway.yaml, and the idle middlewares that it may name."""
+    (home / "noop.py").write_text(NOOP + "\n\n".join(map(NOOP_OPTIONS.format, range(50))))
+    config = home / "gateway.yaml"
+    config.write_text(text)
+    return config
 
 
 NOOP = '''
