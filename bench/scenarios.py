@@ -116,7 +116,7 @@ def memory(bench: Bench) -> None:
     """Memory while loaded, and after an hour's calls."""
     say("memory, and an hour's calls")
     for server in bench.servers:
-        calls = int(min(HOUR_AT_PER_S * 3600, server.bears_per_s * 15))
+        calls = int(min(HOUR_AT_PER_S * 3600, server.bears_per_s * 10))
         run = bench.run(server, calls=calls, watch=True)
         bench.note("memory", server, ANY, 0, loaded_mb=run.memory_mb, soaked_mb=server.memory_mb(), soak_calls=calls)
 
@@ -138,7 +138,7 @@ def latency(bench: Bench, rates: Iterable[int] = RATES) -> None:
     """Latency of whole calls that come at a fixed rate, whoever is slow."""
     for rate in rates:
         say(f"latency at {rate} calls a second")
-        calls = max(75, int(rate * bench.effort.seconds))
+        calls = max(60, int(rate * 1.2))
         for round in bench.rounds():
             for server in (bench.direct, *(server for server in bench.servers if rate <= server.bears_per_s)):
                 told = bench.run(server, calls=calls, rate=rate, connections=256).told
@@ -157,7 +157,7 @@ def streams(bench: Bench, at_a_time: Iterable[int] = AT_A_TIME) -> None:
                 if round not in bench.rounds(server):
                     continue
                 slow = server.bears_per_s < LITTLE
-                seconds = 1.0 if slow else bench.effort.seconds + STREAM_S
+                seconds = 1.0 if slow else bench.effort.seconds + 0.5
                 options = {"rate": count / STREAM_S, "seconds": seconds, "connections": 1024}
                 run = bench.run(server, STREAM, stamps=STREAM_EVENTS, **options)
                 values = {"ttft_p50": run.told.first_us[P50], "ttft_p99": run.told.first_us[P99]}
@@ -169,7 +169,7 @@ def starts(bench: Bench) -> None:
     """From the start of the process to the first answer; and what importing alone takes."""
     say("starts and imports")
     for make in bench.makers(everyone=len(bench.servers) > 2):
-        for round in range(1, 1 + bench.effort.rounds):
+        for round in range(1, bench.effort.rounds):
             server = make()
             if server.bears_per_s < LITTLE and round > 1:
                 continue
@@ -243,7 +243,7 @@ def variants(bench: Bench) -> None:
                 bench.run(server, calls=500, spread=spread)
                 for round in bench.rounds():
                     for one in (bench.servers[0], server):
-                        run = bench.run(one, seconds=0.8, spread=spread if one is server else 0)
+                        run = bench.run(one, seconds=0.6, spread=spread if one is server else 0)
                         bench.note(scenario, one, case, round, cpu_us=run.cpu_us_per_call)
 
 
