@@ -53,7 +53,7 @@ def pictures(servers: Mapping[str, Titled], samples: Samples) -> dict[str, str]:
         if (figure := samples.figure("cpu", name, "whole-1024", "cpu_us"))
     ]
     made = {
-        "cpu": bar_chart("CPU per whole call, µs (logarithmic)", bars),
+        "cpu": bar_chart("CPU per whole call, µs (logarithmic)", sorted(bars, key=lambda bar: bar[2].median)),
         "latency": line_chart("p99 of whole calls, ms", "calls a second", lines("latency", "p99", all_names, 1e-3)),
         "first-token": line_chart(
             "Time to the first token, p50, ms (60 of them are the upstream's)",
