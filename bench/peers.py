@@ -101,8 +101,8 @@ class Portkey(Server):
     streams = False
     given = (
         f"`{PORTKEY}` from npm; `--headless`, `NODE_ENV=production`; provider and address in headers, as its docs say. "
-        "Its open-source form has no keys of its own, no limits and no accounts. This release answers each stream with 500 "
-        "(its issue 1389), so its streams could not be measured."
+        "Its open-source form has no keys of its own, no limits and no accounts. This release answers each stream "
+        "with 500 (its issue 1389), so its streams could not be measured."
     )
 
     def __init__(self, place: Path, upstream: Upstream, programs: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from bench.figures import UNIT, Figure, Samples, number
+from bench.figures import Figure, Samples, number
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 130, 40, 48
@@ -46,14 +46,14 @@ def pictures(servers: Mapping[str, Titled], samples: Samples) -> dict[str, str]:
                 found.append(Line(servers[name].title, COLOURS.get(name, "#000000"), points))
         return found
 
-    all_names, pair = [name for name in servers if name in COLOURS], [UNIT, "gateway"]
+    all_names = [name for name in servers if name in COLOURS]
     bars = [
         (servers[name].title, COLOURS[name], figure)
         for name in all_names
         if (figure := samples.figure("cpu", name, "whole-1024", "cpu_us"))
     ]
     made = {
-        "cpu": bar_chart("CPU per whole call, µs (logarithmic)", bars),
+        "cpu": bar_chart("CPU per whole call, µs (logarithmic)", sorted(bars, key=lambda bar: bar[2].median)),
         "latency": line_chart("p99 of whole calls, ms", "calls a second", lines("latency", "p99", all_names, 1e-3)),
         "first-token": line_chart(
             "Time to the first token, p50, ms (60 of them are the upstream's)",
@@ -67,8 +67,9 @@ def pictures(servers: Mapping[str, Titled], samples: Samples) -> dict[str, str]:
         "middlewares": ("middlewares", "middlewares"),
         "names": ("names", "keys, and as many models"),
     }
-    for name, (scenario, axis) in sweeps.items():
-        made[name] = line_chart("CPU per call, µs", axis, lines(scenario, "cpu_us", pair))
+    for picture, (scenario, axis) in sweeps.items():
+        there = [name for name in all_names if name in samples.servers(scenario)]
+        made[picture] = line_chart("CPU per call, µs", axis, lines(scenario, "cpu_us", there))
     return made
 
 

@@ -112,17 +112,18 @@ class Tables:
         )
 
     def sweep(self, scenario: str, what: str) -> str:
-        """CPU per call of nginx and ours by one thing that grows."""
-        rows = [
-            [
-                label(case),
-                self._figure(scenario, UNIT, case, "cpu_us"),
-                self._figure(scenario, OURS, case, "cpu_us"),
-                self._ratio(scenario, OURS, case, "cpu_us"),
-            ]
-            for case in self.samples.cases(scenario, OURS)
-        ]
-        return table([what, "nginx, µs", "this gateway, µs", "× nginx"], rows)
+        """CPU per call by one thing that grows."""
+        others = [name for name in self.samples.servers(scenario) if name != UNIT]
+        head = [what, "nginx, µs"]
+        for name in others:
+            head += [f"{self.run.servers[name].title}, µs", "× nginx"]
+        rows: list[list[str]] = []
+        for case in self.samples.cases(scenario, OURS):
+            cells = [label(case), self._figure(scenario, UNIT, case, "cpu_us")]
+            for name in others:
+                cells += [how(scenario, name, case, "cpu_us") for how in (self._figure, self._ratio)]
+            rows.append(cells)
+        return table(head, rows)
 
     def names(self) -> str:
         """Keys and models."""
@@ -160,8 +161,8 @@ class Tables:
         late = [self.samples.figure("latency", "direct", rate, "late_p99") for rate in self._rates()]
         worst = max((figure.median for figure in late if figure), default=0.0)
         return (
-            f"The upstream cost {upstream} µs a call here; the load generator sent 99 of 100 calls within "
-            f"{number(worst)} µs of the moment they were due, without a proxy, at every rate."
+            f"Behind nginx the upstream cost {shown(upstream)} µs a call; without a proxy, the load generator sent 99\n"
+            f"  of 100 calls within {number(worst)} µs of the moment they were due, at every rate."
         )
 
     def _rates(self) -> list[str]:

@@ -3,6 +3,7 @@ measured within seconds, so that a machine whose speed drifts does not change th
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from bench.tools import LOAD_CORE, SERVER_CORE, from_pypi, needed, pinned, redis
 
 LITTLE = 100.0
 """Who bears less than this many calls a second gets fewer rounds of what takes it long."""
-RATES = (20, 200, 1000, 3000)
+RATES = (30, 200, 1000, 3000)
 HOUR_AT_PER_S = 10
 """The soak is an hour's calls at this rate, sent as fast as they are answered."""
 STREAM = "paced-40-60-25"
@@ -93,7 +94,9 @@ class Bench:
         return self.servers[0], self.servers[1]
 
     def run(self, server: Server, model: str = "whole-1024", **options: float) -> Run:
-        """Load a server."""
+        """Load a server, and let all others sleep."""
+        for other in self.servers:
+            other.signal(signal.SIGCONT if other is server else signal.SIGSTOP)
         return load(server, self.place, model, **options)  # type: ignore[arg-type]
 
     def note(self, scenario: str, server: Server, case: object, round: int, **values: float) -> None:
@@ -113,7 +116,7 @@ def memory(bench: Bench) -> None:
     """Memory while loaded, and after an hour's calls."""
     say("memory, and an hour's calls")
     for server in bench.servers:
-        calls = int(min(HOUR_AT_PER_S * 3600, server.bears_per_s * 15))
+        calls = int(min(HOUR_AT_PER_S * 3600, server.bears_per_s * 10))
         run = bench.run(server, calls=calls, watch=True)
         bench.note("memory", server, ANY, 0, loaded_mb=run.memory_mb, soaked_mb=server.memory_mb(), soak_calls=calls)
 
@@ -135,7 +138,7 @@ def latency(bench: Bench, rates: Iterable[int] = RATES) -> None:
     """Latency of whole calls that come at a fixed rate, whoever is slow."""
     for rate in rates:
         say(f"latency at {rate} calls a second")
-        calls = max(100, int(rate * bench.effort.seconds))
+        calls = max(60, int(rate * 1.2))
         for round in bench.rounds():
             for server in (bench.direct, *(server for server in bench.servers if rate <= server.bears_per_s)):
                 told = bench.run(server, calls=calls, rate=rate, connections=256).told
@@ -154,7 +157,7 @@ def streams(bench: Bench, at_a_time: Iterable[int] = AT_A_TIME) -> None:
                 if round not in bench.rounds(server):
                     continue
                 slow = server.bears_per_s < LITTLE
-                seconds = 1.0 if slow else bench.effort.seconds + STREAM_S
+                seconds = 1.0 if slow else bench.effort.seconds + 0.5
                 options = {"rate": count / STREAM_S, "seconds": seconds, "connections": 1024}
                 run = bench.run(server, STREAM, stamps=STREAM_EVENTS, **options)
                 values = {"ttft_p50": run.told.first_us[P50], "ttft_p99": run.told.first_us[P99]}
@@ -166,7 +169,7 @@ def starts(bench: Bench) -> None:
     """From the start of the process to the first answer; and what importing alone takes."""
     say("starts and imports")
     for make in bench.makers(everyone=len(bench.servers) > 2):
-        for round in range(1, 1 + bench.effort.rounds):
+        for round in range(1, bench.effort.rounds):
             server = make()
             if server.bears_per_s < LITTLE and round > 1:
                 continue
@@ -194,16 +197,17 @@ def import_s(python: str | Path, module: str) -> float:
 def concurrency(bench: Bench) -> None:
     """CPU per call with few and many calls under way: at saturation, and at a steady rate with a slow upstream."""
     say("concurrency")
+    fast = [server for server in bench.servers if server.bears_per_s > 1000]
     for round in bench.rounds():
         for count in CONCURRENT:
-            for server in bench.pair:
-                run = bench.run(server, connections=count, seconds=bench.effort.seconds / 1.5)
+            for server in fast:
+                run = bench.run(server, connections=count, seconds=0.8)
                 bench.note("concurrency", server, count, round, cpu_us=run.cpu_us_per_call)
     for round in bench.rounds()[:2]:
         for count in CONCURRENT:
-            for server in bench.pair:
+            for server in fast:
                 delay_ms = count * 2  # at 500 calls a second, `count` of them are under way
-                run = bench.run(server, f"whole-1024-{delay_ms}", rate=500, seconds=1.5, connections=2048)
+                run = bench.run(server, f"whole-1024-{delay_ms}", rate=500, seconds=1.2, connections=2048)
                 bench.note("waiting", server, count, round, cpu_us=run.cpu_us_per_call)
 
 
@@ -239,7 +243,7 @@ def variants(bench: Bench) -> None:
                 bench.run(server, calls=500, spread=spread)
                 for round in bench.rounds():
                     for one in (bench.servers[0], server):
-                        run = bench.run(one, seconds=0.8, spread=spread if one is server else 0)
+                        run = bench.run(one, seconds=0.6, spread=spread if one is server else 0)
                         bench.note(scenario, one, case, round, cpu_us=run.cpu_us_per_call)
 
 

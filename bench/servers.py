@@ -36,7 +36,7 @@ class Process:
         self.name, self.port = name, port
         self._log = place / f"{name}.log"
         self._command, self._place, self._cores = command, place, cores
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**os.environ, "NO_PROXY": "127.0.0.1", **(env or {})}
         self._start_within_s = start_within_s
         self._process: subprocess.Popen[bytes] | None = None
         self.start_s = 0.0
@@ -65,6 +65,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
+        self.signal(signal.SIGCONT)
         self._process.terminate()
         try:
             self._process.wait(20)
@@ -90,11 +91,16 @@ class Process:
     def pids(self) -> list[int]:
         """Return its process ids: its own, and all below."""
         assert self._process is not None
-        found = [self._process.pid]
+        found = [self._process.pid] if self._process.poll() is None else []
         for pid in found:  # grows as it is read
             for task in Path(f"/proc/{pid}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
         return found
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all its processes. SIGSTOP: whoever is not measured takes no time from who is."""
+        for pid in self.pids():
+            os.kill(pid, number)
 
     def cpu_ns(self) -> int:
         """Return the user and system time of all its processes.
@@ -235,20 +241,26 @@ class Gateway(Server):
 
     given = (
         "one process, everything on: log (JSON lines to a file), metrics, auth, limits (requests, tokens and "
-        "concurrent calls of each key), cache (looked up and written for each call; every question is new), cost, retry. "
-        "In memory, but for the rows that say Redis."
+        "concurrent calls of each key), cache (looked up and written for each call; every question is new), cost, "
+        "retry. In memory, but for the rows that say Redis."
     )
 
     def __init__(self, place: Path, upstream: Upstream, text: str, *, name: str = "gateway", workers: int = 1) -> None:
         home, port = place / f"{name}-{free_port()}", free_port()
         home.mkdir()
-        (home / "gateway.yaml").write_text(text)
-        (home / "noop.py").write_text(NOOP)
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(home / "gateway.yaml")]
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(write_config(home, text))]
         command += ["--port", str(port), "--workers", str(workers)]
         cores = (SERVER_CORE,) if workers == 1 else (SERVER_CORE, LOAD_CORE)
         super().__init__(name, command, home, cores=cores, port=port)
         self.title = "this gateway"
+
+
+def write_config(home: Path, text: str) -> Path:
+    """Write gateway.yaml, and the idle middlewares that it may name."""
+    (home / "noop.py").write_text(NOOP + "\n\n".join(map(NOOP_OPTIONS.format, range(50))))
+    config = home / "gateway.yaml"
+    config.write_text(text)
+    return config
 
 
 NOOP = '''
@@ -257,17 +269,19 @@ NOOP = '''
 from gateway.middleware.base import Options
 
 
-class NoopOptions(Options, frozen=True, kw_only=True):
+class Noop:
+    async def __call__(self, call, next):
+        return await next(call)
+
+
+'''
+NOOP_OPTIONS = '''class Noop{}(Options, frozen=True, kw_only=True):
     """Does nothing."""
 
     def build(self, resources):
         return Noop()
-
-
-class Noop:
-    async def __call__(self, call, next):
-        return await next(call)
 '''
+"""One class each, as the same middleware may not be in a chain twice."""
 
 CHAIN = ["log", "metrics", "auth", "limits", "cache", "cost", "retry"]
 LIMITS = "{requests_per_minute: 100000000, tokens_per_minute: 100000000000, concurrent: 100000}"
@@ -279,7 +293,7 @@ def gateway_config(
 ) -> str:
     """Return gateway.yaml: `names` keys and as many models more, and a chain of `middlewares`, idle ones included."""
     keys = [(KEY, "bench"), *((spread_key(f"{i:08}"), f"k{i}") for i in range(names))]
-    chain = CHAIN[:-1] + ["'noop:NoopOptions'"] * (middlewares - len(CHAIN)) + CHAIN[-1:]
+    chain = CHAIN[:-1] + [f"'noop:Noop{i}'" for i in range(middlewares - len(CHAIN))] + CHAIN[-1:]
     if middlewares == 1:
         keys, chain = [], CHAIN[-1:]
     lines = [
