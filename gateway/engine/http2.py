@@ -60,7 +60,7 @@ class Http2Transport:
             ValueError: the request is none that can be sent: a bug of the caller's.
         """
         target = target_of(request.url)
-        header_lines(request)
+        header_lines(request.method, request.headers)
         fields = fields_of(target, request)
         origin = self._origin(target)
         exchange = Exchange(asyncio.get_running_loop(), deadline, request.method != "HEAD")
