@@ -9,7 +9,7 @@ UNIT = "nginx"
 Pairing = Callable[[float, float], float]
 
 ANY = "-"
-"""The case of a server whose figure does not depend on the case."""
+"""The case of a scenario that has only one."""
 
 
 class Sample(Struct, frozen=True, array_like=True):
@@ -73,8 +73,7 @@ class Samples:
         return self._paired(scenario, server, case, metric, "direct", lambda mine, theirs: mine - theirs)
 
     def _of(self, scenario: str, server: str, case: str, metric: str) -> dict[int, float]:
-        found = self._values.get((scenario, server, case, metric))
-        return self._values.get((scenario, server, ANY, metric), {}) if found is None else found
+        return self._values.get((scenario, server, case, metric), {})
 
     def _paired(self, scenario: str, server: str, case: str, metric: str, other: str, how: Pairing) -> Figure | None:
         mine, theirs = self._of(scenario, server, case, metric), self._of(scenario, other, case, metric)

@@ -65,7 +65,6 @@ def envoy_config(port: int, upstream: int) -> dict[str, object]:
 class LiteLLM(Server):
     """The largest gateway in Python."""
 
-    requirement = LITELLM
     title = f"LiteLLM {LITELLM.rpartition('=')[2]}"
     bears_per_s = 40.0
     given = (
