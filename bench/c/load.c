@@ -297,7 +297,7 @@ static int ascending(const void *a, const void *b) {
 
 static void print(const char *name, struct times *times) {
     static const double shares[] = {0.5, 0.9, 0.99, 0.999, 1.0};
-    qsort(times->ns, times->count, sizeof *times->ns, ascending);
+    if (times->count) qsort(times->ns, times->count, sizeof *times->ns, ascending);
     printf(",\"%s_us\":[", name);
     for (int i = 0; i < 5 && times->count; i++) {
         size_t place = (size_t)(shares[i] * times->count);
