@@ -17,7 +17,7 @@ TOKENS_A_MESSAGE = 4
 TOKENS_AN_ATTACHMENT = 1_000
 """An image, a sound or a file that comes as base64: its length says nothing of what a model makes of it."""
 
-MOST_EXAMINED = 1_000_000
+MOST_EXAMINED = 256 * 1024
 """Bytes of text that are looked at closely; what is longer is taken to go on like its beginning."""
 MOST_ATTACHMENTS = 1_000
 """And so many attachments between them."""
