@@ -1,22 +1,23 @@
 """One line a call, written when it is over: who asked what of whom, how it went, what it used and cost.
 
 Never a prompt, an answer or a secret, unless `content` asks for the first two. For people structlog renders it; what
-programs read is encoded by msgspec alone: structlog's way to it took 10 µs of each call, this one takes 4.
+programs read is encoded by msgspec alone: structlog's way to it took 10 µs of each call, this one takes 3.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from gateway.core.call import EVERY, Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.price import dollars
 from gateway.core.receipt import Receipt, Tried
-from gateway.core.reply import Reply
+from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Clock, Lines, Resources
 from gateway.core.usage import NOTHING_ELSE
 from gateway.middleware.base import Options
@@ -38,6 +39,57 @@ class LogOptions(Options, frozen=True, kw_only=True):
         return Log(self, resources.clock, resources.lines)
 
 
+class Line(Struct, kw_only=True, omit_defaults=True):
+    """What is said of a call; what does not apply is left out. Few calls have more: the extras of their usage."""
+
+    id: str
+    client_request_id: str = ""
+    trace_id: str = ""
+    operation: str
+    path: str = ""
+    """Method and path of a request that goes on as it came."""
+    outcome: str
+    status: int
+    error: str = ""
+    code: str = ""
+    key: str = ""
+    user: str = ""
+    team: str = ""
+    model: str = ""
+    deployment: str = ""
+    upstream_id: str = ""
+    stream: bool
+    attempts: int
+    failed: list[str] = []
+    joined: list[str] = []
+    cache: str = ""
+    skipped: int = 0
+    finish_reason: str = ""
+    total_ms: float
+    first_chunk_ms: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    service_tier: str = ""
+    usage_estimated: bool | None = None
+    cost_usd: str = ""
+    messages: Any = None
+    """With `content`, like the answer."""
+    answer: str = ""
+    event: str
+    level: str
+    timestamp: datetime
+
+
+class Content(Struct):
+    """What was asked and answered."""
+
+    messages: Any
+    chunks: Sequence[Chunk] = ()
+
+
 class Log:
     """Writes a line for each call."""
 
@@ -51,75 +103,73 @@ class Log:
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Ask for the line at the call's end."""
         if not self._content:
-            call.at_end(partial(self._write, call, {}))
+            call.at_end(partial(self._write, call, None))
             return await next(call)
-        said: dict[str, Any] = {"messages": call.body.get("messages")}
-        call.at_end(partial(self._write, call, said))
+        content = Content(call.body.get("messages"))
+        call.at_end(partial(self._write, call, content))
         reply = await next(call)
-        kept = reply.keep()
-        call.at_end(lambda _: said.update(answer="".join(chunk.text for chunk in kept)))
+        content.chunks = reply.keep()
         return reply
 
-    def _write(self, call: Call, said: Mapping[str, Any], receipt: Receipt) -> None:
-        line = _line_of(call, receipt)
-        line.update(said)
-        line["event"] = "call"
-        line["level"] = "info" if receipt.outcome in ("finished", "abandoned") else "warning"
-        line["timestamp"] = datetime.fromtimestamp(self._clock.wall(), UTC)
-        self._lines.write(self._render(line) + b"\n")
+    def _write(self, call: Call, content: Content | None, receipt: Receipt) -> None:
+        line = _line_of(call, receipt, datetime.fromtimestamp(self._clock.wall(), UTC))
+        if content is not None:
+            line.messages, line.answer = content.messages, "".join(chunk.text for chunk in content.chunks)
+        said: Line | dict[str, Any] = line
+        if receipt.usage is not None and receipt.usage.extras is not NOTHING_ELSE:
+            extras = msgspec.structs.asdict(receipt.usage.extras)
+            said = msgspec.to_builtins(line) | {name: count for name, count in extras.items() if count}
+        self._lines.write(self._render(said) + b"\n")
 
 
-def _for_people(colors: bool) -> Callable[[dict[str, Any]], bytes]:
+def _for_people(colors: bool) -> Callable[[Line | dict[str, Any]], bytes]:
     renderer = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)
 
-    def render(line: dict[str, Any]) -> bytes:
-        line["timestamp"] = f"{line['timestamp']:%Y-%m-%dT%H:%M:%S.%fZ}"
-        return renderer(None, line["level"], line).encode()
+    def render(line: Line | dict[str, Any]) -> bytes:
+        said = msgspec.to_builtins(line)
+        return renderer(None, said["level"], said).encode()
 
     return render
 
 
-def _line_of(call: Call, receipt: Receipt) -> dict[str, Any]:
-    """Return the fields of the line; what does not apply is left out."""
+def _line_of(call: Call, receipt: Receipt, at: datetime) -> Line:
     tried, usage, principal = receipt.answered_by, receipt.usage, receipt.principal
-    line: dict[str, Any] = {
-        "id": call.id,
-        "client_request_id": _plain(call.headers.get("x-client-request-id")),
-        "trace_id": call.trace[3:35],
-        "operation": call.operation,
-        "path": _plain(f"{call.passage.method} {call.passage.path}") if call.passage is not None else "",
-        "outcome": receipt.outcome,
-        "status": receipt.status,
-        "error": receipt.error,
-        "code": receipt.code,
-        "key": principal.id,
-        "user": principal.user,
-        "team": principal.team,
-        "model": _plain(receipt.model),
-        "deployment": _plain(tried.deployment) if tried else "",
-        "upstream_id": _plain(tried.upstream_id) if tried else "",
-        "stream": call.stream,
-        "attempts": len(receipt.tried),
-        "failed": [_failed(one) for one in receipt.tried if one.error],
-        "joined": [f"{one.why} {_plain(one.deployment)}" for one in receipt.joined],
-        "cache": receipt.cache,
-        "skipped": receipt.skipped or None,
-        "finish_reason": receipt.finish_reason,
-        "total_ms": round(receipt.total_s * 1000, 1),
-        "first_chunk_ms": None if receipt.first_chunk_s is None else round(receipt.first_chunk_s * 1000, 1),
-    }
+    line = Line(
+        id=call.id,
+        client_request_id=_plain(call.headers.get("x-client-request-id")),
+        trace_id=call.trace[3:35],
+        operation=call.operation,
+        path=_plain(f"{call.passage.method} {call.passage.path}") if call.passage is not None else "",
+        outcome=receipt.outcome,
+        status=receipt.status,
+        error=receipt.error,
+        code=receipt.code,
+        key=principal.id,
+        user=principal.user,
+        team=principal.team,
+        model=_plain(receipt.model),
+        deployment=_plain(tried.deployment) if tried else "",
+        upstream_id=_plain(tried.upstream_id) if tried else "",
+        stream=call.stream,
+        attempts=len(receipt.tried),
+        failed=[_failed(one) for one in receipt.tried if one.error],
+        joined=[f"{one.why} {_plain(one.deployment)}" for one in receipt.joined],
+        cache=receipt.cache,
+        skipped=receipt.skipped,
+        finish_reason=receipt.finish_reason,
+        total_ms=round(receipt.total_s * 1000, 1),
+        first_chunk_ms=None if receipt.first_chunk_s is None else round(receipt.first_chunk_s * 1000, 1),
+        event="call",
+        level="info" if receipt.outcome in ("finished", "abandoned") else "warning",
+        timestamp=at,
+    )
     if usage is not None:
-        line["prompt_tokens"] = usage.prompt_tokens
-        line["completion_tokens"] = usage.completion_tokens
-        line["cached_tokens"] = usage.cached_tokens
-        line["cache_write_tokens"] = usage.cache_write_tokens
-        line["reasoning_tokens"] = usage.reasoning_tokens
-        line["service_tier"] = _plain(usage.service_tier)
-        if usage.extras is not NOTHING_ELSE:
-            line |= {name: count for name, count in msgspec.structs.asdict(usage.extras).items() if count}
-        line["usage_estimated"] = usage.estimated
-        line["cost_usd"] = "unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd)
-    return {name: value for name, value in line.items() if value or value == 0}  # no empty text or list, no `None`
+        line.prompt_tokens, line.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        line.cached_tokens, line.cache_write_tokens = usage.cached_tokens, usage.cache_write_tokens
+        line.reasoning_tokens, line.usage_estimated = usage.reasoning_tokens, usage.estimated
+        line.service_tier = _plain(usage.service_tier)
+        line.cost_usd = "unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd)
+    return line
 
 
 def _plain(text: str) -> str:

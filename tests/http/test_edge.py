@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from gateway.core.call import Body
 from gateway.core.middleware import chain
 from gateway.core.reply import Chunk, Reply
+from gateway.core.usage import Extras, Usage
 from gateway.engine.engine import Engine
 from gateway.middleware.cost import Cost
 from gateway.middleware.log import Log, LogOptions
@@ -190,6 +191,23 @@ def test_the_log_line_is_one_json_object_without_content(tmp_path):
     assert full["messages"][0]["content"] == "prompt-canary" and full["answer"] == "answer-canary"
 
 
+def test_the_log_line_says_what_there_is_to_say(tmp_path):
+    """Whatever else an answer used is in it, zeros that mean something too; what does not apply takes no room."""
+    used = Usage(10, 0, extras=Extras(searches=2))
+    with (tmp_path / "log").open("w") as file:
+        for usage in (used, None):
+            asyncio.run(_logged(LogOptions(format="json"), file, usage))
+        asyncio.run(_logged(LogOptions(format="console"), file, used))
+    full, bare, console = (tmp_path / "log").read_text().splitlines()
+    line = json.loads(full)
+    assert (line["searches"], line["prompt_tokens"], line["completion_tokens"], line["stream"]) == (2, 10, 0, False)
+    always = {"id", "operation", "outcome", "status", "key", "stream", "attempts", "total_ms", "first_chunk_ms"}
+    always |= {"model", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"}
+    always |= {"usage_estimated", "cost_usd", "event", "level", "timestamp"}
+    assert set(json.loads(bare)) == always and set(line) == always | {"searches"}
+    assert "searches=2" in console and "joined" not in console and "client_request_id" not in console
+
+
 def test_the_log_line_can_be_for_people(tmp_path):
     """One line, too, and nothing that a terminal would have to interpret where there is none."""
     with (tmp_path / "log").open("w") as file:
@@ -229,12 +247,12 @@ async def test_a_reload_says_what_only_a_start_can_change(upstream, caplog):
     assert "server.port: takes effect at the next start" in caplog.text
 
 
-async def _logged(options, file):
+async def _logged(options, file, usage=None):
     lines = Lines(file)
     log = Log(options, StillClock(), lines)
 
     async def last(call):
-        return Reply(Chunk(b"{}", "answer-canary"))
+        return Reply(Chunk(b"{}", "answer-canary", usage))
 
     messages = b'[{"role": "user", "content": "prompt-canary"}]'
     call = call_of(StillClock(), body=Body(b"", {"messages": Raw(messages)}))
