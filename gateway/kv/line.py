@@ -33,6 +33,7 @@ QUICK = 2
 MOST_AT_ONCE = 512
 """Commands in one round trip."""
 NO_ANSWER = "no answer in time"
+STOPPING = "the gateway is stopping"
 
 log = logging.getLogger("gateway")
 
@@ -101,6 +102,7 @@ class Line:
         self._looked_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_sending = False
+        self._is_closed = False
         self._probing: asyncio.Task[None] | None = None
 
     @property
@@ -110,18 +112,20 @@ class Line:
 
     async def open(self) -> None:
         """Connect. If that fails, go on trying in the background."""
+        self._is_closed = False
         if (error := await self._unreachable()) is not None:
             self.lose(error)
 
     async def close(self) -> None:
-        """Refuse what still waits, and disconnect."""
+        """Refuse what still waits and what is still to come, and disconnect."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for task in (self._probing, self._trip):
             if task is not None:
                 task.cancel()
                 await asyncio.wait((task,), timeout=CONNECT_S)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._refuse([*self._batch, *self._waiting], Gone("the gateway is stopping"))
+        self._refuse([*self._batch, *self._waiting], Gone(STOPPING))
         self._batch, self._waiting = [], []
         if self._link is not None:
             await self._link.close()
@@ -149,8 +153,8 @@ class Line:
         """
         if self._probing is not None:
             raise Gone("Redis is gone")
-        if waited_s >= self._budget_s:
-            raise Gone(NO_ANSWER)
+        if self._is_closed or waited_s >= self._budget_s:
+            raise Gone(STOPPING if self._is_closed else NO_ANSWER)
         loop = asyncio.get_running_loop()
         until_s = self.waited_s + self._budget_s
         leaves_s = until_s - waited_s if waited_s else math.inf
@@ -219,9 +223,9 @@ class Line:
             self._fail(TimeoutError(NO_ANSWER))
 
     def _ended(self, trip: "asyncio.Future[list[Any]]") -> None:
-        if trip.cancelled() or trip is not self._trip:
+        error = None if trip.cancelled() else trip.exception()
+        if trip is not self._trip or trip.cancelled():
             return
-        error = trip.exception()
         if isinstance(error, Exception):
             self._fail(error)
             return

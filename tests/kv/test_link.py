@@ -1,6 +1,7 @@
 """One connection to Redis, and what may come on it."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -8,6 +9,7 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 from gateway.core.resources import Held
 from gateway.kv.link import Link
+from tests.engine.certs import server_context
 from tests.kv.test_redis import a_meter, eventually, store_of
 from tests.valkey import Valkey
 
@@ -53,12 +55,35 @@ async def test_a_connection_that_breaks_fails_whatever_is_under_way(own_valkey: 
     await link.close()
 
 
+@pytest.mark.parametrize("kind", ["tls", "unix"])
+async def test_it_is_reached_in_every_way_that_its_url_can_name(kind: str, tmp_path: Path) -> None:
+    """What opens the connection is redis-py, and what it is opened over makes no difference here."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while said := await reader.read(65_536):
+            writer.write(b"+OK\r\n" * said.count(b"*"))
+        writer.close()
+
+    if kind == "tls":
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_context(tmp_path))
+        port = server.sockets[0].getsockname()[1]
+        url = f"rediss://127.0.0.1:{port}/0?protocol=2&ssl_ca_certs={tmp_path / 'ca.pem'}"
+    else:
+        server = await asyncio.start_unix_server(answer, tmp_path / "redis")
+        url = f"unix://{tmp_path / 'redis'}?protocol=2"
+    link = await Link.open(Redis.from_url(url))
+    assert await link.send([("SET", "a", "b"), ("PING",)]) == [b"OK", b"OK"]
+    await link.close()
+    server.close()
+
+
 async def test_what_does_not_speak_its_protocol_is_left() -> None:
     """Something else may have come to listen on the port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while said := await reader.read(65_536):
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" if b"GET" in said else b"+OK\r\n" * said.count(b"*"))
+        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
