@@ -93,8 +93,8 @@ class Bill:
 
     def close(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
         """Write the cost down; wait only for a price that nobody asked for yet."""
-        if receipt.cost_nusd is not None and self._answer is None:
-            return None
+        if receipt.cost_nusd is not None and (self._answer is None or len(receipt.tried) < 2):
+            return None  # a room further in knows better, or nothing came after what it was written down by
         self._answer = receipt.usage or self._answer
         if self.lacks_a_price:
             return self._close_late()
