@@ -268,9 +268,9 @@ def go_duration(seconds: float) -> str:
     return _go_ms(math.ceil(round(seconds * 1000, 3)))
 
 
-@lru_cache(2_000)
+@lru_cache(8)
 def _go_ms(ms: int) -> str:
-    """Under load, nearly all meters are whole again in between 60 and 61 seconds."""
+    """Of one call, the meters are whole again at the same moment, as a rule: more is not worth remembering."""
     if 0 < ms < 1000:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)
