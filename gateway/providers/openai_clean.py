@@ -4,6 +4,7 @@ They are decoded into structs that refuse whatever needs a second look, and go o
 a whole answer to the last field, and to look through it for what may have to be mended, took four times as long.
 """
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -55,6 +56,64 @@ def said_in(data: bytes, mender: StreamMender) -> tuple[str, int] | None:
             unseen += len(delta.reasoning_content)
         state.spoke = True
     return text, unseen
+
+
+LESSONS = 8
+"""How often in a stream an event is learnt from; where each differs from the one before it, that is of no use."""
+
+
+class Alike:
+    """What the events of one stream have in common, so that one which says another text need not be decoded.
+
+    Most differ in their text alone, and OpenAI's in a padding too (`obfuscation`). To compare takes a quarter of the
+    time of decoding. Whoever knows that an event may change what the next ones mean has this `forget`.
+    """
+
+    __slots__ = ("_before", "_behind", "_lessons", "_padded")
+
+    def __init__(self) -> None:
+        self._lessons = LESSONS
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of the events to come."""
+        self._before = b""
+        self._behind = b""
+        """What follows the quote behind the text, up to the padding; empty: there is nothing to go by."""
+        self._padded = False
+
+    def learn(self, event: bytes, text: str) -> None:
+        """Take an event that can go on as it came, and says this text and nothing else, as like those to come."""
+        if not self._lessons:
+            return
+        self._lessons -= 1
+        found = _ALIKE.fullmatch(event)
+        if found is not None and found[2] == text.encode() and event.count(b'"content"') == 1:
+            padding = _PADDED.search(found[3])
+            self._before, self._padded = found[1], padding is not None
+            self._behind = found[3] if padding is None else found[3][: padding.start(1)]
+
+    def text_in(self, event: bytes) -> str:
+        """Return the text of an event that differs from the one learnt in nothing else; empty: it has to be decoded."""
+        before, behind = self._before, self._behind
+        if not behind or not event.startswith(before):
+            return ""
+        said, _, rest = event[len(before) :].partition(b'"')
+        if self._padded:
+            if not (rest.startswith(behind) and rest.endswith(b'"}') and rest[len(behind) : -2].isalnum()):
+                return ""
+        elif rest != behind:
+            return ""
+        try:
+            text = said.decode()
+        except UnicodeDecodeError:
+            return ""
+        return text if text.isprintable() and said.find(b"\\") < 0 else ""
+
+
+_ALIKE = re.compile(rb'(\{[^\\]*"content": ?")([^"\\]*)"([^\\]*)')
+"""Without escapes, so that every quote begins or ends a string."""
+_PADDED = re.compile(rb'"obfuscation": ?"([a-zA-Z0-9]*)"\}$')
 
 
 class _CleanFunction(Struct, gc=False):
