@@ -155,8 +155,14 @@ class _Clean(Struct, gc=False):
 _clean = msgspec.json.Decoder(_Clean).decode
 
 
-def whole_in(body: bytes, vendor: Vendor) -> Chunk | None:
-    """Return a whole answer; `None`: it needs a second look."""
+def whole_in(body: bytes, vendor: Vendor, model: str) -> Chunk | None:
+    """Return a whole answer; `None`: it needs a second look.
+
+    Args:
+        body: the answer.
+        vendor: whose it is.
+        model: as the vendor calls it.
+    """
     try:
         said = _whole(body)
         if not body.isascii():
@@ -165,7 +171,7 @@ def whole_in(body: bytes, vendor: Vendor) -> Chunk | None:
         return None
     used = None
     if said.usage is not None:
-        used = _used(said.usage, said.service_tier, vendor)
+        used = _used(said.usage, said.service_tier, vendor, model)
         if used is None:
             return None
     unseen = 0
@@ -181,14 +187,15 @@ def whole_in(body: bytes, vendor: Vendor) -> Chunk | None:
     return Chunk(body, first.message.content or "", used, first.finish_reason, unseen=unseen)
 
 
-def _used(said: "_CleanUsage", tier: str | None, vendor: Vendor) -> Usage | None:
+def _used(said: "_CleanUsage", tier: str | None, vendor: Vendor, model: str) -> Usage | None:
     """Return what a usage object says; `None`: it has to be looked at by `openai_usage`."""
     prompt, completion = said.prompt_tokens, said.completion_tokens
     sent, answered = said.prompt_tokens_details or _NOTHING_SENT, said.completion_tokens_details or _NOTHING_SAID
     cached, reasoning = sent.cached_tokens or 0, answered.reasoning_tokens or 0
     written = sent.cache_write_tokens or 0
-    is_usual = vendor.reasoning_tokens == "inside" and not vendor.states_cost and not vendor.searching_models
-    if not is_usual or not (prompt or completion) or cached + written > prompt or reasoning > completion:
+    if vendor.reasoning_tokens != "inside" or vendor.states_cost or vendor.always_searches(model):
+        return None
+    if not (prompt or completion) or cached + written > prompt or reasoning > completion:
         return None
     service_tier = vendor.tier(tier) if tier else ""
     return Usage(prompt, completion, cached, written, reasoning, service_tier=service_tier)
