@@ -95,7 +95,7 @@ def test_what_else_is_called_content_is_not_learnt():
     """Only the text itself may differ: a verdict or a log probability has a `content` of its own."""
     alike = Alike()
     alike.learn(event({"content": "Hello"}, verdict={"content": "Hello"})[6:-2], "Hello")
-    assert alike.text_in(event({"content": "Hi"}, verdict={"content": "Hello"})[6:-2]) == ""
+    assert alike.text_in(event({"content": "Hello"}, verdict={"content": "Hi"})[6:-2]) == ""
 
 
 # ── Whole answers ────────────────────────────────────────────────────────────────────────────────────────────────────
