@@ -156,13 +156,14 @@ class Origin:
         self._tls = tls
         self._most = most
         self._places = 0
-        self._idle: list[Connection] = []
+        self._idle: dict[Connection, None] = {}
+        """Those that carry nothing, the last used at the end. A dict: any of a thousand is out at once."""
         self._line: deque[_Turn] = deque()
 
     def idle_one(self, now_s: float) -> Connection | None:
         """Return the connection that was used last, so that those not needed grow old and are closed."""
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()
             if not connection.lost and now_s - connection.idle_since_s <= connection.idle_s:
                 return connection
             connection.abort()
@@ -244,7 +245,7 @@ class Origin:
         """Close connections that were idle for too long, and tell whether others are left."""
         for connection in list(self._idle):
             if now_s - connection.idle_since_s > connection.idle_s:
-                self._idle.remove(connection)
+                del self._idle[connection]
                 connection.abort()
                 self.free()
         return bool(self._idle)
@@ -270,7 +271,7 @@ class Origin:
             self._line.popleft().give(connection)
         else:
             connection.idle_since_s = now_s
-            self._idle.append(connection)
+            self._idle[connection] = None
             self._pool.sweep_later(connection.loop)
 
     def free(self) -> None:
@@ -285,7 +286,7 @@ class Origin:
         self.connections.discard(connection)
         self._pool.forgot()
         if connection in self._idle:
-            self._idle.remove(connection)
+            del self._idle[connection]
             self.free()
 
 

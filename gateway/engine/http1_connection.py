@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_body",
         "_broken",
         "_fields",
         "_interim",
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         "loop",
         "lost",
         "old_at_s",
+        "on_body",
         "on_header",
         "used",
     )
@@ -87,6 +89,9 @@ class Connection(asyncio.Protocol):
         self._fields: dict[bytes, bytes] = {}
         self.on_header = self._fields.__setitem__
         """Gathers the head, and trailers, which nobody reads: a call of ours for each header took 5 µs an answer."""
+        self._body: list[bytes] = []
+        self.on_body = self._body.append
+        """Gathers the pieces of a body that come in one go."""
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._paused = False
         self._reading = True
@@ -231,8 +236,10 @@ class Connection(asyncio.Protocol):
         except HttpParserCallbackError:
             raise  # a bug of ours: asyncio logs it and closes the connection
         except (HttpParserError, HttpParserUpgrade) as error:
+            self._hand_on(exchange)
             self._fail(exchange, self._broken or "the upstream's answer is no HTTP/1.1", error)
             return
+        self._hand_on(exchange)
         if exchange.received != before:
             self._quiet_bytes = 0
         elif self._quiet_bytes > MOST_HEAD_BYTES and not exchange.ended:
@@ -305,18 +312,22 @@ class Connection(asyncio.Protocol):
         if "keep-alive" in headers:
             self.idle_s = idle_limit_s(headers["keep-alive"])
 
-    def on_body(self, data: bytes) -> None:
-        """Hand a piece of the body on."""
-        if self.exchange is not None and not self.exchange.ended and not self._broken:
-            self.exchange.take(data)
-
     def on_message_complete(self) -> None:
         """Know the end of the answer, or of what only announced it."""
         if self._interim:
             self._interim = False
         elif self.exchange is not None and self._parser is not None and not self.exchange.ended and not self._broken:
             self._keep = self._parser.should_keep_alive()
+            self._hand_on(self.exchange)
             self.exchange.end()
+
+    def _hand_on(self, exchange: Exchange) -> None:
+        """Hand on what has come of the body; what comes behind its end is nobody's."""
+        body = self._body
+        if body:
+            if not exchange.ended and not self._broken:
+                exchange.take(body)
+            body.clear()
 
     # ── Endings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -325,7 +336,8 @@ class Connection(asyncio.Protocol):
         self.exchange = None
         keep, self._keep, self.used = self._keep and not self._writing, False, True
         if keep and not self.lost and self._transport is not None and not self._transport.is_closing():
-            self.listen()
+            if not self._reading:
+                self.listen()
             self.home.release(self)
         else:
             self.abort()

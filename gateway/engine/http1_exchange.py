@@ -158,10 +158,10 @@ class Exchange:
             self._inflater = Inflater(encoding)
         self.status, self.headers, self.begun = status, headers, True
 
-    def take(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        self._parts.append(data)
-        size = len(data)
+    def take(self, pieces: list[bytes]) -> None:
+        """Take pieces of the body."""
+        self._parts += pieces
+        size = sum(map(len, pieces))
         self.received += size
         self.unread += size
 

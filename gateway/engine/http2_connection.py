@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
             return
         stream.unacknowledged += event.flow_controlled_length
         if event.data:
-            stream.exchange.take(event.data)
+            stream.exchange.take([event.data])
             stream.exchange.wake()
         if stream.exchange.unread <= MOST_UNREAD_BYTES:
             self.acknowledge(stream)

@@ -150,7 +150,7 @@ class OpenAI:
         if attempt.surface == "responses":
             return whole_response(body, self._row)
         body = body.strip()  # DeepSeek keeps the connection alive by empty lines
-        if (chunk := whole_in(body, self._row)) is not None:
+        if (chunk := whole_in(body, self._row, attempt.deployment.model)) is not None:
             return chunk
         try:
             said = json_object(body)

@@ -17,7 +17,7 @@ from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.failures import UNREADABLE, brief
-from gateway.providers.openai_clean import said_in
+from gateway.providers.openai_clean import Alike, said_in
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object
 from gateway.providers.openai_stream import StreamMender
@@ -34,6 +34,7 @@ class ChatReader:
 
     def __init__(self, attempt: Attempt, vendor: Vendor) -> None:
         self._splitter = sse.Splitter()
+        self._alike = Alike()
         self._mender = StreamMender(attempt, vendor)
         self._top = b""
         self._begun = False
@@ -58,6 +59,10 @@ class ChatReader:
         """
         if self._failure is not None:
             raise self._failure
+        if data.startswith(b"data: ") and data.endswith(b"\n\n") and self._splitter.is_between():
+            text = self._alike.text_in(data[6:-2])
+            if text:
+                return [Chunk(data, text)]
         try:
             events = self._splitter.feed(data)
         except sse.EventTooLong as error:
@@ -119,7 +124,7 @@ class ChatReader:
         """Return events that all are right as they came; `None`: some of them need a second look."""
         text, unseen = "", 0
         for event in events:
-            said = None if event.name else said_in(event.data, self._mender)
+            said = self._said_in(event)
             if said is None:
                 return None
             text += said[0]
@@ -134,14 +139,26 @@ class ChatReader:
                 raise lost()  # the finish reason, perhaps
             run.take(mender.close())
             self._done = True
-        elif not event.name and (said := said_in(data, mender)) is not None:
+        elif (said := self._said_in(event)) is not None:
             run.add(data, *said)
         elif data:
+            self._alike.forget()
             chunks = mender.event(data, event.name)
             if self._lost and mender.called:
                 raise lost()  # another call, or the beginning of this one
             run.take(chunks)
             self._done = mender.settled
+
+    def _said_in(self, event: sse.Event) -> tuple[str, int] | None:
+        """Return the text of an event, and how much it says unseen; `None`: it needs a second look."""
+        if event.name:
+            return None
+        if text := self._alike.text_in(event.data):
+            return text, 0
+        said = said_in(event.data, self._mender)
+        if said is not None and said[0] and not said[1]:
+            self._alike.learn(event.data, said[0])
+        return said
 
     def _skip(self, run: "_Run") -> None:
         """Go on without an event that cannot be read, or fail if the answer may need it."""

@@ -58,6 +58,8 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def renamed(self, fields: Mapping[str, Raw]) -> dict[str, object]:
         """Return the fields of a request that the vendor knows by another name, or must not see (`None`)."""
+        if not (self.drops or self.renames):
+            return {}
         changes: dict[str, object] = {name: None for name in self.drops if name in fields}
         for ours, theirs in self.renames.items():
             if ours in fields:
@@ -72,7 +74,7 @@ class Vendor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def always_searches(self, model: str) -> bool:
         """Tell whether `model` searches the web for each answer."""
-        return any(part in model for part in self.searching_models)
+        return bool(self.searching_models) and any(part in model for part in self.searching_models)
 
 
 def vendor(name: str) -> Vendor:

@@ -46,7 +46,7 @@ class Splitter:
         self._size += len(data)
         if self._size > MAX_EVENT_BYTES:
             raise EventTooLong(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        if not (self._rest or self._data or self._name) and data.endswith(b"\n\n"):
+        if data.endswith(b"\n\n") and self.is_between():
             self._size = 0
             return self._whole(data)
         if data.find(b"\n") < 0:
@@ -55,6 +55,10 @@ class Splitter:
         *lines, rest = (b"".join(self._rest) + data).split(b"\n")
         self._rest = [rest] if rest else []
         return self._lines(lines)
+
+    def is_between(self) -> bool:
+        """Tell whether an event would begin with what comes next."""
+        return not (self._rest or self._data or self._name or self._after_cr)
 
     def _whole(self, data: bytes) -> list[Event]:
         """Return the events of bytes that begin with one and end with one, as most pieces do."""

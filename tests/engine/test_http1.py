@@ -315,6 +315,19 @@ async def test_a_long_head_is_refused_though_a_body_comes_right_behind():
     assert home.freed == 1
 
 
+async def test_what_came_before_damage_can_be_read_though_both_came_in_one_go():
+    """How the network cuts what an upstream sends does not decide what its client sees of it."""
+    loop = asyncio.get_running_loop()
+    home, exchange = _Home(), Exchange(loop, within(5.0), wants_body=True)
+    connection = Connection(home, loop)
+    connection.exchange, exchange.connection = exchange, connection
+    connection.data_received(OK + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\nno chunk\r\n")
+    assert await exchange.more() == b"{}"
+    with pytest.raises(Unreachable, match=r"no HTTP/1\.1"):
+        await exchange.more()
+    assert home.freed == 1
+
+
 async def test_packed_bodies_may_have_members_and_may_not_be_cut(
     transport: NativeTransport, upstream: ScriptedUpstream
 ):
