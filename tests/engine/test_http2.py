@@ -482,6 +482,37 @@ async def test_who_finds_no_room_opens_another_connection_or_waits_in_line():
         await transport.close()
 
 
+async def test_room_given_to_one_who_leaves_goes_to_the_next(narrow: Http2Transport, monkeypatch: pytest.MonkeyPatch):
+    """Also when it was given in the very moment of leaving."""
+    gate = asyncio.Event()
+
+    async def handler(asked: Asked) -> None:
+        await gate.wait()
+        await hello(asked)
+
+    async with H2Server(handler, max_streams=1) as upstream:
+        first, second, third = (asyncio.ensure_future(ask(narrow, upstream.url)) for _ in range(3))
+        await upstream.until(lambda: upstream.asked)
+        (origin,) = narrow._origins.values()
+        while len(origin._line) < 2:
+            await asyncio.sleep(0)
+        roomy = origin.roomy
+
+        def let_in_and_leave(calls: int = 1) -> None:
+            roomy(calls)
+            second.cancel()
+
+        monkeypatch.setattr(origin, "roomy", let_in_and_leave)
+        gate.set()
+        assert await first == b"Hello"
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        monkeypatch.setattr(origin, "roomy", roomy)
+        async with asyncio.timeout(10):
+            assert await third == b"Hello"
+        assert len(upstream.asked) == 2
+
+
 async def test_no_cancellation_leaves_anything_behind(narrow: Http2Transport):
     """200 calls through one connection, most of them cancelled at some moment: then all its room is there again."""
 
