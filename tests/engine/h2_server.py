@@ -131,7 +131,7 @@ class H2Server:
         Raises:
             TimeoutError: it does not.
         """
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not predicate():
                 await self.change()
 
