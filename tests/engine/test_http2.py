@@ -231,6 +231,18 @@ async def test_what_an_upstream_has_not_looked_at_is_asked_again(transport: Http
         assert len(upstream.asked) == 2 * MOST_TRIES
 
 
+@pytest.mark.parametrize("max_streams", [0, 100])
+async def test_an_upstream_that_is_always_going_away_is_not_knocked_at_for_ever(
+    transport: Http2Transport, max_streams: int
+):
+    """It lets nobody in, or says good-bye with every good morning."""
+    async with H2Server(max_streams=max_streams) as upstream:
+        upstream.goes_away = bool(max_streams)
+        with pytest.raises(Unreachable, match="takes no more requests"):
+            await ask(transport, upstream.url)
+        assert MOST_TRIES <= len(upstream.connections) <= MOST_TRIES**2  # the good-bye may come when we have asked
+
+
 async def test_a_request_that_is_reset_is_not_sent_again(transport: Http2Transport):
     """The upstream may have worked, and will charge for it."""
 
