@@ -16,8 +16,8 @@ from gateway.engine.dialing import dial
 from gateway.engine.failures import CLOSED, no_connection, no_place, timed_out
 from gateway.engine.http1 import CLOSE_S, LIVES_S, MOST_CONNECTIONS
 from gateway.engine.http1_exchange import Exchange
-from gateway.engine.http2_connection import Connection, fields_of
-from gateway.engine.outgoing import Target, default_tls, header_lines, target_of
+from gateway.engine.http2_connection import Connection
+from gateway.engine.outgoing import Target, default_tls, fields_of, target_of
 from gateway.engine.proxies import Proxy, ProxyFor, directly
 from gateway.engine.transport import Deadline
 from gateway.providers.base import Request
@@ -61,7 +61,6 @@ class Http2Transport:
             ValueError: the request is none that can be sent: a bug of the caller's.
         """
         target = target_of(request.url)
-        header_lines(request.method, request.headers)
         fields = fields_of(target, request)
         origin = self._origin(target)
         exchange = Exchange(asyncio.get_running_loop(), deadline, request.method != "HEAD")

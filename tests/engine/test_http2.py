@@ -75,6 +75,17 @@ async def test_a_request_arrives_as_it_was_given(transport: Http2Transport):
         }
 
 
+@pytest.mark.parametrize(
+    "headers", [{"x": "a\r\nb"}, {"x y": "a"}, {"x": "…"}, {":path": "/"}, {"host": "a"}, {"te": "a"}]
+)
+async def test_a_header_that_is_none_is_a_bug_to_be_told_of(transport: Http2Transport, headers: dict[str, str]):
+    """As in HTTP/1.1; and nobody is asked."""
+    async with H2Server() as upstream:
+        with pytest.raises(ValueError, match="header"):
+            await ask(transport, Request(upstream.url, b"{}", headers))
+        assert not upstream.connections
+
+
 async def test_many_calls_share_a_connection(transport: Http2Transport):
     """That is what it is for: fifty at once, each with its own answer."""
     gate = asyncio.Event()
