@@ -16,14 +16,15 @@ from gateway.engine.dialing import dial
 from gateway.engine.failures import CLOSED, no_connection, no_place, timed_out
 from gateway.engine.http1 import CLOSE_S, LIVES_S, MOST_CONNECTIONS
 from gateway.engine.http1_exchange import Exchange
-from gateway.engine.http2_connection import Connection, fields_of
-from gateway.engine.outgoing import Target, default_tls, header_lines, target_of
+from gateway.engine.http2_connection import Connection
+from gateway.engine.outgoing import Target, default_tls, fields_of, target_of
 from gateway.engine.proxies import Proxy, ProxyFor, directly
 from gateway.engine.transport import Deadline
 from gateway.providers.base import Request
 
 MOST_TRIES = 3
-"""How often a request is sent that an upstream says it has not looked at."""
+"""How often a request is sent that an upstream says it has not looked at, or a connection opened for it."""
+NO_MORE = "the upstream takes no more requests"
 
 
 class Http2Transport:
@@ -60,7 +61,6 @@ class Http2Transport:
             ValueError: the request is none that can be sent: a bug of the caller's.
         """
         target = target_of(request.url)
-        header_lines(request.method, request.headers)
         fields = fields_of(target, request)
         origin = self._origin(target)
         exchange = Exchange(asyncio.get_running_loop(), deadline, request.method != "HEAD")
@@ -72,7 +72,7 @@ class Http2Transport:
                 exchange.stale = False
                 if request.upload is not None and request.upload.spent:
                     raise Unreachable("the upstream did not take the request, and this body cannot be sent twice")
-            raise Unreachable("the upstream takes no more requests")
+            raise Unreachable(NO_MORE)
         except BaseException:
             exchange.close()
             raise
@@ -134,7 +134,7 @@ class Origin:
             TimedOut: it took too long, or there was no room until the deadline.
         """
         loop = asyncio.get_running_loop()
-        is_first = not self._line
+        is_first, opened = not self._line, 0
         while True:
             if self._pool.closed:
                 raise Unreachable(CLOSED)
@@ -142,6 +142,9 @@ class Origin:
             if connection is not None:
                 return connection
             if self._opening is None and is_first and self._taking < self._most:
+                if opened == MOST_TRIES:  # it goes away as soon as it is there, or has no room from the beginning
+                    raise Unreachable(NO_MORE)
+                opened += 1
                 self._opening = loop.create_task(self._open(connect_s))
             if self._opening is not None:
                 await self._opened(self._opening, connect_s, deadline)

@@ -5,7 +5,6 @@ it has not taken is not acknowledged, and the window of the whole connection is 
 """
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Protocol, cast
 
@@ -13,7 +12,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from gateway.core.call import Upload
@@ -21,8 +20,8 @@ from gateway.core.errors import Unreachable
 from gateway.engine.failures import broke_off
 from gateway.engine.http1_connection import IDLE_S, MOST_HEAD_BYTES, STALE_WITHIN_S
 from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
-from gateway.engine.outgoing import USER_AGENT, WITH_BODY, Target
-from gateway.providers.base import Request
+from gateway.engine.http2_frames import Frames, GoneAway
+from gateway.engine.outgoing import Fields
 
 STREAM_WINDOW_BYTES = 2 * MOST_UNREAD_BYTES
 """What an upstream may send of one answer that nobody has taken yet."""
@@ -32,13 +31,7 @@ MOST_UNSENT_BYTES = 4 * 1024 * 1024
 """Whoever has us answer so much (pings, settings) and does not read it is hung up on."""
 MOST_STREAMS = 2**30
 """Then the numbers of streams come to their end, and another connection is due."""
-GOAWAY = 7
-"""RFC 9113 §6.8."""
-FRAME_HEAD_BYTES = 9
-
 NO_HTTP2 = "the upstream speaks no HTTP/2; `http: native` speaks HTTP/1.1"
-
-Fields = list[tuple[bytes, bytes]]
 
 
 class Home(Protocol):
@@ -99,7 +92,6 @@ class Connection(asyncio.Protocol):
         self._used = False
         self._heard = 0
         """How often something came. (Not when: uvloop's clock stands still between two rounds of the loop.)"""
-        self._rest = b""
         self._idle: asyncio.TimerHandle | None = None
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self._h2.local_settings = Settings(
@@ -110,6 +102,7 @@ class Connection(asyncio.Protocol):
                 SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEAD_BYTES,
             },
         )
+        self._frames = Frames(self._h2)
 
     @property
     def room(self) -> int:
@@ -243,7 +236,7 @@ class Connection(asyncio.Protocol):
             return
         self._heard += 1
         try:
-            for event in self._events(data):
+            for event in self._frames.feed(data):
                 self._take(event)
         except ProtocolError as error:
             self._flush()  # why, for the upstream
@@ -273,27 +266,10 @@ class Connection(asyncio.Protocol):
 
     # ── h2's side ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _events(self, data: bytes) -> Iterator[events.Event]:
-        """Yield what happened. GOAWAY is read here: for h2 a connection is over then, though RFC 9113 §6.8 has the
-        calls that the upstream has taken go on to their end."""
-        data = self._rest + data
-        begin = at = 0
-        while len(data) - at >= FRAME_HEAD_BYTES:
-            end = at + FRAME_HEAD_BYTES + int.from_bytes(data[at : at + 3])
-            if end - at > FRAME_HEAD_BYTES + self._h2.max_inbound_frame_size:
-                raise FrameTooLargeError("h2 says so only when all of it is here")
-            if end > len(data):
-                break
-            if data[at + 3] == GOAWAY and end - at >= FRAME_HEAD_BYTES + 8:
-                yield from self._h2.receive_data(data[begin:at])
-                self._go_away(int.from_bytes(data[at + 9 : at + 13]) & 0x7FFFFFFF)
-                begin = end
-            at = end
-        self._rest = data[at:]
-        yield from self._h2.receive_data(data[begin:at])
-
-    def _take(self, event: events.Event) -> None:
+    def _take(self, event: events.Event | GoneAway) -> None:
         match event:
+            case GoneAway():
+                self._go_away(event.last)
             case events.DataReceived():
                 self._data(event)
             case events.ResponseReceived():
@@ -439,19 +415,3 @@ class Connection(asyncio.Protocol):
 
 def _broken(exchange: Exchange, message: str) -> Unreachable:
     return broke_off(exchange.received) if exchange.begun else Unreachable(message)
-
-
-def fields_of(target: Target, request: Request) -> Fields:
-    """Return a request's head, as HTTP/2 has it. Its headers have been checked."""
-    length = len(request.body) if request.upload is None else request.upload.length
-    lines = {"user-agent": USER_AGENT, "accept-encoding": "identity", **request.headers}
-    if length or (length is not None and request.method in WITH_BODY):
-        lines["content-length"] = f"{length}"
-    said = {
-        ":method": request.method,
-        ":scheme": "https" if target.tls else "http",
-        ":authority": target.authority,
-        ":path": target.head.split(" ", 2)[1],
-        **lines,
-    }
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said.items()]

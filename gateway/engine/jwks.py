@@ -135,7 +135,7 @@ async def http_get(url: str) -> bytes:
                 body += piece
                 if len(body) > MOST_BYTES:
                     raise ValueError(f"more than {MOST_BYTES} bytes")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError) as error:  # the last: of a SOCKS proxy in the environment
         raise OSError(str(error) or type(error).__name__) from error
     return bytes(body)
 

@@ -28,6 +28,10 @@ WITH_BODY = ("POST", "PUT", "PATCH")
 """Methods that mean to send a body: without one, servers want to be told so (RFC 9110 §8.6)."""
 
 
+Fields = list[tuple[bytes, bytes]]
+"""A head, as HTTP/2 has it."""
+
+
 class Target(Struct, frozen=True):
     """Where a URL leads."""
 
@@ -73,6 +77,27 @@ def head_of(target: Target, request: Request) -> bytes:
     if length or request.method in WITH_BODY:
         return b"%bcontent-length: %d\r\n\r\n" % (head, length)
     return head + b"\r\n"
+
+
+def fields_of(target: Target, request: Request) -> Fields:
+    """Return the head of `request`, as HTTP/2 has it.
+
+    Raises:
+        ValueError: as `head_of` does.
+    """
+    header_lines(request.method, request.headers)
+    length = len(request.body) if request.upload is None else request.upload.length
+    lines = {"user-agent": USER_AGENT, "accept-encoding": "identity", **request.headers}
+    if length or (length is not None and request.method in WITH_BODY):
+        lines["content-length"] = f"{length}"
+    said = {
+        ":method": request.method,
+        ":scheme": "https" if target.tls else "http",
+        ":authority": target.authority,
+        ":path": target.head.split(" ", 2)[1],
+        **lines,
+    }
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said.items()]
 
 
 @lru_cache(1024)

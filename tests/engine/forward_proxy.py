@@ -55,7 +55,7 @@ class ForwardProxy:
 
     async def until_all_left(self) -> None:
         """Wait until nobody is connected."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.open:
                 self.changed.clear()
                 await self.changed.wait()

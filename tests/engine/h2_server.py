@@ -100,6 +100,8 @@ class H2Server:
         self.window = window
         self.takes = takes
         """Whether what clients send is acknowledged."""
+        self.goes_away = False
+        """Whether a connection's first words are that it takes no more requests."""
         self.asked: list[Asked] = []
         self.connections: list[_Connection] = []
         """All that were ever made."""
@@ -131,7 +133,7 @@ class H2Server:
         Raises:
             TimeoutError: it does not.
         """
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not predicate():
                 await self.change()
 
@@ -163,6 +165,8 @@ class _Connection(asyncio.Protocol):
         self.h2.local_settings.acknowledge()
         self.h2.initiate_connection()
         self.flush()
+        if self.server.goes_away:
+            self.go_away(0)
 
     def data_received(self, data: bytes) -> None:
         for event in self.h2.receive_data(data):

@@ -183,3 +183,10 @@ def test_httpx_is_not_imported_before_a_key_is_fetched():
     """It would take a third of the gateway's start."""
     check = "import sys, gateway.engine.jwks; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], timeout=60).returncode == 0
+
+
+async def test_a_proxy_that_httpx_cannot_speak_to_is_an_outage(monkeypatch):
+    """Such as SOCKS, which the environment may name for other programs: the keys that there are stay."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(OSError, match="SOCKS"):
+        await http_get("https://issuer.invalid/keys")

@@ -233,7 +233,9 @@ async def test_a_deadline_moved_on_while_waiting_holds(transport: Transport, ups
 async def test_comments_do_not_hold_up_a_clock(transport: Transport, upstream: ScriptedUpstream):
     """Pings come as pieces; it is the reader who decides what moves the deadline on."""
     upstream.will(Pings(every_s=0.005))
-    response = await begin(transport, chat(upstream, stream=True), within(0.1, "first_token"))
+    deadline = within(30.0, "first_token")
+    response = await begin(transport, chat(upstream, stream=True), deadline)
+    deadline.at_s = within(0.1).at_s
     with pytest.raises(TimedOut, match="first_token"):
         async for piece in response.pieces():
             assert b": ping" in piece

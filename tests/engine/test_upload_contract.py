@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 
@@ -162,7 +163,7 @@ async def test_an_early_refusal_is_heard_while_the_client_is_silent(closes: bool
         transport, body = NativeTransport(), Waiting()
         deadline = Deadline(asyncio.get_running_loop().time() + 30.0, "total")
         request = Request(upstream.url, b"", {}, upload=body)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             response = await transport.send(request, connect_s=2.0, deadline=deadline)
             assert (response.status, await response.read(100), body.closed) == (413, b"long", True)
         response.close()
@@ -205,11 +206,20 @@ async def test_an_upstream_that_hangs_up_while_the_client_is_silent_is_noticed(u
 
 async def test_a_silent_client_is_bounded_by_the_deadline(upstream: ScriptedUpstream):
     """The body's own pieces may never come."""
-    transport, body = NativeTransport(), Waiting()
-    deadline = Deadline(asyncio.get_running_loop().time() + 0.1, "total")
+    loop = asyncio.get_running_loop()
+    transport, deadline = NativeTransport(), Deadline(loop.time() + 30.0, "total")
+
+    class Hasty(Waiting):
+        async def pieces(self) -> AsyncGenerator[bytes, None]:
+            deadline.at_s = loop.time() + 0.1
+            async with aclosing(super().pieces()) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    body = Hasty()
     request = Request(f"{upstream.url}/files", b"", {}, upload=body)
     with pytest.raises(TimedOut, match="total"):
-        await transport.send(request, connect_s=2.0, deadline=deadline)
+        await transport.send(request, connect_s=30.0, deadline=deadline)
     assert body.closed
     await transport.close()
 
