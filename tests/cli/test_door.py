@@ -141,14 +141,21 @@ async def test_two_workers_share_what_comes(tmp_path):
         await asyncio.to_thread(gateway.until_ready, 2)
         pids = [int(pid) for pid in re.findall(r"worker (\d+) starts", gateway.said)]
         async with asyncio.timeout(40):
-            while len(opened) < 40 or not _is_even(_spread(gateway.url, pids)):
-                opened.append(await Lean.open(gateway.url))
-                assert (await opened[-1].get("/live")).status == 200
-                if len(_spread(gateway.url, pids)) < 2:
-                    opened.pop().close()
-                    await asyncio.sleep(0.05)
+            while not _is_even(_spread(gateway.url, pids)):
+                opened += [await _asking(gateway.url) for _ in range(20)]
+                if len(_spread(gateway.url, pids)) < 2:  # the other is not there yet
+                    while opened:
+                        opened.pop().close()
+                    await asyncio.sleep(0.1)
         for client in opened:
             client.close()
+
+
+async def _asking(url):
+    """Return a connection that was let in."""
+    client = await Lean.open(url)
+    assert (await client.get("/live")).status == 200
+    return client
 
 
 def _is_even(spread):
