@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import resource
 import socket
 from collections import Counter
 from pathlib import Path
@@ -160,6 +161,20 @@ async def _asking(url):
 
 def _is_even(spread):
     return len(spread) == 2 and max(spread.values()) - min(spread.values()) <= 1 + max(spread.values()) // 10
+
+
+async def test_a_thousand_streams_need_no_ulimit(tmp_path):
+    """Two files each; what a shell or a service manager gives at first is 1,024, and what they allow is more."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with started(tmp_path) as gateway:
+            await asyncio.to_thread(gateway.until_ready)
+            limits = Path(f"/proc/{gateway.process.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert re.search(rf"Max open files +{hard} +{hard} ", limits)
 
 
 def _spread(url, pids):
