@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -38,6 +39,7 @@ WATCH_EVERY_S = 1.0
 def serve(config: Path | None, host: str | None, port: int | None, workers: int, watch: bool) -> None:
     """Start the gateway."""
     log_to_stderr()
+    allow_open_files()
     source = open_config(config)
     try:
         live = Live(source, Process())
@@ -177,6 +179,13 @@ def listen(host: str, port: int) -> socket.socket:
         sock.setblocking(False)
         unused.pop_all()
     return sock
+
+
+def allow_open_files() -> None:
+    """Take as many open files as this user may have: a call takes two, and the usual soft limit, 1,024, ends at 500."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says that there is no limit, and has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def settle_garbage_collector() -> None:

@@ -2,7 +2,7 @@
 
 However many there are, a call looks at the same number of them: a name is found in a dictionary, a pattern by its
 beginning, and a hint for a name that leads nowhere is looked for among those that begin or end most like it. (To
-compare a misspelt name with all of 1,000 took 7 ms, in which nobody else was served, and anybody could ask for it.)
+compare a misspelt name with all of 1,000 took 7 ms, in which nobody else was served, and any client could ask for it.)
 """
 
 import difflib

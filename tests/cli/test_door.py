@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import resource
 import socket
 from collections import Counter
 from pathlib import Path
@@ -141,18 +142,39 @@ async def test_two_workers_share_what_comes(tmp_path):
         await asyncio.to_thread(gateway.until_ready, 2)
         pids = [int(pid) for pid in re.findall(r"worker (\d+) starts", gateway.said)]
         async with asyncio.timeout(40):
-            while len(opened) < 40 or not _is_even(_spread(gateway.url, pids)):
-                opened.append(await Lean.open(gateway.url))
-                assert (await opened[-1].get("/live")).status == 200
-                if len(_spread(gateway.url, pids)) < 2:
-                    opened.pop().close()
-                    await asyncio.sleep(0.05)
+            while not _is_even(_spread(gateway.url, pids)):
+                opened += [await _asking(gateway.url) for _ in range(20)]
+                if len(_spread(gateway.url, pids)) < 2:  # the other is not there yet
+                    while opened:
+                        opened.pop().close()
+                    await asyncio.sleep(0.1)
         for client in opened:
             client.close()
 
 
+async def _asking(url):
+    """Return a connection that was let in."""
+    client = await Lean.open(url)
+    assert (await client.get("/live")).status == 200
+    return client
+
+
 def _is_even(spread):
     return len(spread) == 2 and max(spread.values()) - min(spread.values()) <= 1 + max(spread.values()) // 10
+
+
+async def test_a_thousand_streams_need_no_ulimit(tmp_path):
+    """Two files each; what a shell or a service manager gives at first is 1,024, and what they allow is more."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with started(tmp_path) as gateway:
+            await asyncio.to_thread(gateway.until_ready)
+            limits = Path(f"/proc/{gateway.process.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert re.search(rf"Max open files +{hard} +{hard} ", limits)
 
 
 def _spread(url, pids):
