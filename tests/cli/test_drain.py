@@ -78,7 +78,7 @@ async def asking_on(client):
     answers = [await client.ask("an echo", model="echo")]
     while not answers[-1].last:
         answered_s = time.monotonic()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.15)
         try:
             answers.append(await client.ask("an echo", model="echo"))
         except ConnectionError:
