@@ -73,7 +73,7 @@ async def clients(listening, count):
 
 
 async def until(holds):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 
@@ -140,7 +140,7 @@ async def test_two_workers_share_what_comes(tmp_path):
     with started(tmp_path, "--workers", "2") as gateway:
         await asyncio.to_thread(gateway.until_ready, 2)
         pids = [int(pid) for pid in re.findall(r"worker (\d+) starts", gateway.said)]
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while len(opened) < 40 or not _is_even(_spread(gateway.url, pids)):
                 opened.append(await Lean.open(gateway.url))
                 assert (await opened[-1].get("/live")).status == 200
