@@ -25,6 +25,7 @@ settings.register_profile("steady", settings.get_profile("explore"), derandomize
 settings.load_profile("steady")
 """A change is judged by the same examples as the change before it, however slow the machine is. Whoever wants to find
 what nobody has thought of runs them with `--hypothesis-profile explore`."""
+
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
