@@ -29,7 +29,7 @@ CHECKS = {
     "floors": ["lint-imports"],
     "types": ["pyright"],
 }
-BESIDE = ["--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder"]
+BESIDE = ["--numprocesses=3", "--dist=loadfile"]
 """How all tests are run: on two cores, three at a time, for most of them wait."""
 
 

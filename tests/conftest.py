@@ -25,16 +25,6 @@ settings.register_profile("steady", settings.get_profile("explore"), derandomize
 settings.load_profile("steady")
 """A change is judged by the same examples as the change before it, however slow the machine is. Whoever wants to find
 what nobody has thought of runs them with `--hypothesis-profile explore`."""
-IN_TURN = (
-    "tests/cli/",
-    "tests/clients/",
-    "tests/http/test_slow_readers.py",
-    "tests/kv/test_redis.py",
-    "tests/store/test_calls.py",
-    "tests/store/test_gateway.py",
-    "tests/test_",
-)
-"""Where tests start several processes: beside other tests, but not beside each other."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -45,11 +35,3 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.path.name in ON_BOTH:
         loops["uvloop"] = uvloop.new_event_loop
     return loops
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist what stays together: a file, and all that take turns, which begin first and take longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(IN_TURN))
-    for item in items:
-        together = "in turn" if item.nodeid.startswith(IN_TURN) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(together))

@@ -112,7 +112,9 @@ async def test_a_worker_that_is_killed_loses_its_own_calls_alone(upstream, valke
             assert not any(answer.done for answer in caller.cut)
             assert caller.lost + len(caller.cut) <= (caller in waiting)
         assert any(caller.lost or caller.cut for caller in callers)
-        check_leases(valkey_url, tmp_path.name, most=len(waiting))
+        # A worker that takes Redis for gone, on a machine so busy, leaves its places there until their leases are over.
+        alone = "Redis is gone" in gateway.said
+        check_leases(valkey_url, tmp_path.name, most=CALLERS * WORKERS if alone else len(waiting))
         await new_worker_serves(gateway, [pid for pid in pids if pid != victim])
 
 

@@ -74,7 +74,7 @@ async def clients(listening, count):
 
 
 async def until(holds):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 
@@ -141,7 +141,7 @@ async def test_two_workers_share_what_comes(tmp_path):
     with started(tmp_path, "--workers", "2") as gateway:
         await asyncio.to_thread(gateway.until_ready, 2)
         pids = [int(pid) for pid in re.findall(r"worker (\d+) starts", gateway.said)]
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while not _is_even(_spread(gateway.url, pids)):
                 opened += [await _asking(gateway.url) for _ in range(20)]
                 if len(_spread(gateway.url, pids)) < 2:  # the other is not there yet

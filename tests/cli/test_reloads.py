@@ -41,7 +41,7 @@ async def call_until(enough, url):
     return answers
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_hundred_reloads_lose_no_call(upstream, configs, tmp_path, workers):
     """Each answer is whole, comes on a connection that stays open, and names one of the two configurations."""

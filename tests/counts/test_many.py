@@ -111,7 +111,7 @@ async def test_metrics_stay_one_page_when_every_model_is_used(tmp_path):
 
 async def _page(url):
     """Return `/metrics` once every call is counted; a client may have its answer a moment before."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             client = await Lean.open(url)
             page = (await client.get("/metrics")).body.decode()

@@ -14,6 +14,7 @@ from tests.http.test_midstream import BREAKS, MODES, ROLE, event
 from tests.lean import Lean
 from tests.places import RETRY, places
 from tests.script import Cut, Events, Floods, Raw, Says, Silent, Stalls
+from tests.steady import SteadyLoop
 
 KEY = "test-key-0123456789abcdef"
 LIMITED = {"keys": [{"name": "k", "key": KEY, "limits": {"concurrent": 2, "tokens_per_minute": 100_000}}]}
@@ -225,7 +226,7 @@ def test_a_client_gets_one_answer_or_is_told(mode):
         told = await at.stream()
         assert is_honest(told, "".join(pieces), mode), (pieces, share, told.raw)
 
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=SteadyLoop) as runner:
         rig = places(midstream=mode, each={"b": {"prefill": "prefix"}})
         at = runner.run(rig.__aenter__())
         try:

@@ -39,7 +39,7 @@ async def served(app, **options):
 
 async def said(app, *requests, **options):
     """Return all that a server of `app` says to these bytes, once it has closed the connection."""
-    async with served(app, **options) as connect, asyncio.timeout(20):
+    async with served(app, **options) as connect, asyncio.timeout(60):
         reader, writer = await connect()
         for request in requests:
             writer.write(request)
@@ -120,7 +120,7 @@ async def test_an_answer_is_framed_as_its_request_wants_it(head, framed):
 async def test_whoever_asks_to_switch_protocols_is_answered_in_this_one():
     """As HTTP has it: an upgrade is an offer."""
     asks = LAST.replace(b"close", b"upgrade").replace(b"host", b"upgrade: websocket\r\nhost")
-    async with served(plain) as connect, asyncio.timeout(20):
+    async with served(plain) as connect, asyncio.timeout(60):
         reader, writer = await connect()
         writer.write(asks)
         assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -136,7 +136,7 @@ async def test_a_body_that_waits_for_leave_gets_it():
             message = await receive()
         await plain(scope, receive, send)
 
-    async with served(app) as connect, asyncio.timeout(20):
+    async with served(app) as connect, asyncio.timeout(60):
         reader, writer = await connect()
         writer.write(b"POST /up HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -153,7 +153,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():
             await asyncio.sleep(0.6)
         await plain(scope, receive, send)
 
-    async with served(app, timeout_keep_alive=0.3) as connect, asyncio.timeout(20):
+    async with served(app, timeout_keep_alive=0.3) as connect, asyncio.timeout(60):
         reader, writer = await connect()
         for path in (b"first", b"slow", b"last"):
             writer.write(GET % path)
@@ -189,7 +189,7 @@ class Departing:
 async def test_who_answers_is_told_when_the_client_leaves(late):
     """Also who asks only when it is gone already."""
     app = Departing(late=late)
-    async with served(app) as connect, asyncio.timeout(20):
+    async with served(app) as connect, asyncio.timeout(60):
         _, writer = await connect()
         writer.write(GET % b"x")
         await app.begun.wait()
@@ -230,7 +230,7 @@ async def test_no_request_leaves_work_for_the_garbage_collector():
     gc.collect()
     gc.disable()
     try:
-        async with served(app) as connect, asyncio.timeout(20):
+        async with served(app) as connect, asyncio.timeout(60):
             reader, writer = await connect()
             for _ in range(3):
                 writer.write(GET % b"x")

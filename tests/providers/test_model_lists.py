@@ -90,13 +90,13 @@ WORDS = st.sampled_from(
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | WORDS, inner),
-    max_leaves=20,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | WORDS, inner, max_size=4),
+    max_leaves=10,
 )
 
 
 @pytest.mark.parametrize("page", PAGES)
-@given(entries=st.lists(st.dictionaries(WORDS, JSON)), more=st.dictionaries(WORDS, JSON))
+@given(entries=st.lists(st.dictionaries(WORDS, JSON), max_size=4), more=st.dictionaries(WORDS, JSON))
 def test_no_entry_spoils_a_list(page: Any, entries: list[Any], more: dict[str, Any]):
     """Whatever a vendor puts into it."""
     said = {**more, "data": entries, "models": entries, "modelSummaries": entries}
