@@ -26,7 +26,8 @@ from tests.serving import Serving, serving
 WITHIN_S = 30.0
 KEY = "counts-key-0123456789abcdef"
 EVENT = (
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b}]}\n\n'
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
+    b'"choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n'
 )
 
 
@@ -71,7 +72,7 @@ class Neighbours:
         self._answer(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         for i in range(chunks):
             self._chunk(EVENT % b'{"content":"word-%d-"}' % i, b"word-%d-" % i)
-        self._chunk(EVENT.replace(b"}]}", b',"finish_reason":"stop"}]}') % b"{}", b"finish_reason")
+        self._chunk(EVENT.replace(b"null", b'"stop"') % b"{}", b"finish_reason")
         usage = b'"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}\n\n'
         self._chunk(EVENT.partition(b'"choices"')[0] + usage, b"total_tokens")
         self._answer(_chunk(b"data: [DONE]\n\n") + _chunk(b""))
