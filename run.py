@@ -30,7 +30,7 @@ CHECKS = {
     "types": ["pyright"],
 }
 BESIDE = ["--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
-"""How all tests are run: three files at a time, for most tests wait; in their order, for those of `cli` wait longest."""
+"""How all tests are run: three files at a time, for most tests wait; in their order, for `cli` takes longest."""
 
 
 def main() -> None:
