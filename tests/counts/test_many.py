@@ -33,7 +33,8 @@ def test_a_call_costs_the_same_with_ten_thousand_keys_and_a_thousand_models():
         with rig(lambda url: many(keys, models, url=url)) as gateway:
             return gateway.least(partial(gateway.neighbours.whole, model=f"model-{ROW * i}", key=secret(i)))
 
-    assert asked(KEYS, MODELS, 77) == asked(10, ROW, 0)
+    many_cost, few_cost = asked(KEYS, MODELS, 77), asked(10, ROW, 0)
+    assert many_cost == pytest.approx(few_cost, abs=5), "a search would take hundreds of steps more"
 
 
 def test_a_key_for_a_thousand_models_is_checked_as_fast_as_one_for_two():
