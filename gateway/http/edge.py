@@ -29,7 +29,7 @@ from gateway.http.answers import (
     error_answer,
     head,
 )
-from gateway.http.protocol import DEPARTURE
+from gateway.http.protocol import CLIENT, ClientProtocol
 from gateway.http.requests import CallReader
 from gateway.http.uploads import Incoming
 from gateway.settings.build import Gateway
@@ -60,14 +60,16 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, on the configuration that stands when it comes."""
         request: Any = scope
-        gateway, loop, task = self._live.gateway, asyncio.get_running_loop(), asyncio.current_task()
+        gateway, client = self._live.gateway, request.get("extensions", {}).get(CLIENT)
+        loop = asyncio.get_running_loop() if client is None else client.loop
+        task = asyncio.current_task() if client is None else client.answering
         assert task is not None
         alarm, answer = Alarm(loop, task, BODY_S), None
         try:
             call = await self._reader(gateway, request, receive, new_id())
             alarm.put_off(call.deadline_s - call.clock.now() + GRACE_S)
             answer = Answer(gateway, call, send, alarm)
-            answer.watch(scope, receive, task)
+            answer.watch(client, receive, task)
             await answer.give()
         except asyncio.CancelledError:
             if not (alarm.rang if answer is None else answer.is_unwanted):
@@ -132,7 +134,7 @@ class Answer:
         self._alarm = alarm
         upload = call.passage.upload if call.passage is not None else None
         self._incoming = upload if isinstance(upload, Incoming) else None
-        self._tells: Callable[[Callable[[], None] | None], None] | None = None
+        self._client: ClientProtocol | None = None
         self._listening: asyncio.Task[None] | None = None
         self._begun = False
         self._over = False
@@ -143,21 +145,19 @@ class Answer:
         """The client has gone, or does not read what it is sent."""
         return self._left or self._alarm.rang
 
-    def watch(self, scope: Scope, receive: Receive, answering: "asyncio.Task[Any]") -> None:
+    def watch(self, client: ClientProtocol | None, receive: Receive, answering: "asyncio.Task[Any]") -> None:
         """From now on cancel `answering` when the client leaves, unless its route wants the answer read to its end."""
-        departed = partial(self._departed, answering)
-        request: Any = scope
-        tells = request.get("extensions", {}).get(DEPARTURE)
-        if tells is not None and self._incoming is None:
-            self._tells = tells
-            tells(departed)
+        self._leaving = partial(self._departed, answering)
+        if client is not None and self._incoming is None:
+            self._client = client
+            client.on_departure(self._leaving)
         else:
-            self._listening = asyncio.ensure_future(self._listen(receive, departed))
+            self._listening = asyncio.ensure_future(self._listen(receive, self._leaving))
 
     def watch_no_more(self) -> None:
         """Let the client go where it likes."""
-        if self._tells is not None:
-            self._tells(None)
+        if self._client is not None:
+            self._client.forget(self._leaving)
         elif self._listening is not None:
             self._listening.cancel()
 

@@ -15,8 +15,8 @@ from typing import Any
 from httptools import parse_url
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-DEPARTURE = "gateway.departure"
-"""An extension of ASGI: takes what is to be called if the client leaves; `None`: nothing any more."""
+CLIENT = "gateway.client"
+"""An extension of ASGI: the request's `ClientProtocol`."""
 CONTROL = bytes({*range(0x20), 0x7F} - {ord("\t")})
 """What no header may have in it: with a line end of its own, one answer would be two."""
 BODILESS = frozenset({204, 304})
@@ -31,12 +31,14 @@ class ClientProtocol(HttpToolsProtocol):
     _is_idle = False
     _idle_since_s = 0.0
     _departed: Callable[[], object] | None = None
+    answering: "asyncio.Task[None]"
+    """What answers at the moment."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Begin."""
         super().connection_made(transport)
         self._asgi: Any = self.app  # pyright: ignore[reportUnknownMemberType]
-        self._extensions = {DEPARTURE: self._on_departure}
+        self._extensions = {CLIENT: self}
 
     def on_headers_complete(self) -> None:
         """Begin a request, whose body may still be on its way."""
@@ -59,6 +61,11 @@ class ClientProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self._asgi))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Have a request answered. uvicorn asks the event loop to tell of the end, for one more turn of it."""
+        self.answering = task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who answers that nobody is there any more."""
         super().connection_lost(exc)
@@ -69,10 +76,16 @@ class ClientProtocol(HttpToolsProtocol):
         if self._departed is not None:
             self._departed()
 
-    def _on_departure(self, departed: Callable[[], object] | None) -> None:
+    def on_departure(self, departed: Callable[[], object]) -> None:
+        """Call `departed` if the client leaves, or has left."""
         self._departed = departed
-        if departed is not None and self._lost:
+        if self._lost:
             departed()
+
+    def forget(self, departed: Callable[[], object]) -> None:
+        """Do not call `departed` any more; a request that came behind may have said what else to call."""
+        if self._departed is departed:
+            self._departed = None
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or be idle until it comes."""
@@ -122,10 +135,19 @@ class Cycle(RequestResponseCycle):
             keep_alive=keep_alive,
             on_response=client.on_response_complete,
         )
+        self._client = client
         self._unsent: list[bytes] = []
         """The head, until there is a body to send with it."""
         self._left = 0
         """Bytes that are still to come of a body whose length was said."""
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answer."""
+        client, task = self._client, self._client.answering
+        try:
+            await super().run_asgi(app)
+        finally:
+            client.tasks.discard(task)
 
     async def send(self, message: Any) -> None:
         """Send a part of the answer, as ASGI has it: the head waits for what comes first behind it.

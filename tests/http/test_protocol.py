@@ -9,7 +9,7 @@ import weakref
 import pytest
 import uvicorn
 
-from gateway.http.protocol import DEPARTURE, ClientProtocol
+from gateway.http.protocol import CLIENT, ClientProtocol
 
 GET = b"GET /%b HTTP/1.1\r\nhost: here\r\n\r\n"
 
@@ -172,7 +172,7 @@ class Departing:
     async def __call__(self, scope, receive, send):
         """Register, and wait."""
         self.begun.set()
-        tells = scope["extensions"][DEPARTURE]
+        tells = scope["extensions"][CLIENT].on_departure
         if self.late:
             while (await receive())["type"] != "http.disconnect":
                 pass
@@ -203,13 +203,37 @@ async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
     told = []
 
     async def app(scope, receive, send):
-        tells = scope["extensions"][DEPARTURE]
-        tells(lambda: told.append(scope["path"]))
+        client, departed = scope["extensions"][CLIENT], lambda: told.append(scope["path"])
+        client.on_departure(departed)
         await plain(scope, receive, send)
-        tells(None)
+        client.forget(departed)
 
     await said(app, LAST)
     assert not told
+
+
+async def test_one_request_forgets_for_itself_and_not_for_the_next():
+    """Of two that came together the first may still be tidying up when the second has begun."""
+    second, tidied = Departing(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] != "/first":
+            await second(scope, receive, send)
+            return
+        client, departed = scope["extensions"][CLIENT], lambda: None
+        client.on_departure(departed)
+        await plain(scope, receive, send)
+        await second.begun.wait()
+        client.forget(departed)
+        tidied.set()
+
+    async with served(app) as connect, asyncio.timeout(20):
+        _, writer = await connect()
+        writer.write(GET % b"first" + GET % b"second")
+        await tidied.wait()
+        writer.close()
+        await second.told.wait()
+    assert second.count == 1
 
 
 async def test_no_request_leaves_work_for_the_garbage_collector():
@@ -222,10 +246,10 @@ async def test_no_request_leaves_work_for_the_garbage_collector():
     async def app(scope, receive, send):
         scope["path"] = path = Path(scope["path"])
         seen.append(weakref.ref(path))
-        tells = scope["extensions"][DEPARTURE]
-        tells(lambda: path)
+        client, departed = scope["extensions"][CLIENT], lambda: path
+        client.on_departure(departed)
         await plain(scope, receive, send)
-        tells(None)
+        client.forget(departed)
 
     gc.collect()
     gc.disable()
