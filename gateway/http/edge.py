@@ -160,6 +160,7 @@ class Answer:
             self._client.forget(self._leaving)
         elif self._listening is not None:
             self._listening.cancel()
+        del self._leaving  # it holds this answer, which no reference count would then find unused
 
     async def _listen(self, receive: Receive, departed: Callable[[], None]) -> None:
         if self._incoming is not None:

@@ -61,6 +61,24 @@ def test_nothing_of_a_call_stays(kind, monkeypatch):
     assert grown[-1] < calls / 2, f"blocks that each {calls} calls left: {grown}"
 
 
+@pytest.mark.parametrize("kind", ["whole", "streamed"])
+def test_nothing_of_a_call_waits_for_the_garbage_collector(kind):
+    """What refers to itself in a circle stays until all is looked through, at the cost of every other call."""
+    with rig(config) as gateway:
+        ask = gateway.neighbours
+        work = {"whole": ask.whole, "streamed": partial(ask.streamed, 3)}[kind]
+        _blocks(gateway, work, 20)
+        gc.disable()
+        try:
+            for _ in range(50):
+                work()
+            gateway.done()
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 50, f"in 50 calls, {found} objects"
+
+
 def _blocks(gateway, work, calls):
     """Make calls, and return how many blocks of memory are in use when all is quiet."""
     for _ in range(calls):
