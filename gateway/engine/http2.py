@@ -147,7 +147,11 @@ class Origin:
                 opened += 1
                 self._opening = loop.create_task(self._open(connect_s))
             if self._opening is not None:
-                await self._opened(self._opening, connect_s, deadline)
+                try:
+                    await self._opened(self._opening, connect_s, deadline)
+                except (Unreachable, TimedOut):
+                    self.roomy()  # the next in line finds out for itself
+                    raise
             else:
                 await self._room(deadline)
             is_first = True

@@ -310,9 +310,11 @@ class Connection(asyncio.Protocol):
             self.acknowledge(stream)
 
     def _end(self, id: int) -> None:
-        stream = self._streams.pop(id, None)
+        stream = self._streams.get(id)
         if stream is None:
             return
+        self.acknowledge(stream)  # or the connection's window would shrink by what was not taken yet
+        del self._streams[id]
         if stream.is_sending:
             self._reset(stream)
         self._used = True

@@ -79,6 +79,7 @@ class ClientProtocol(HttpToolsProtocol):
     def on_departure(self, departed: Callable[[], object]) -> None:
         """Call `departed` if the client leaves, or has left."""
         self._departed = departed
+        self.flow.resume_reading()  # paused behind a large body, the connection would not say that it ended
         if self._lost:
             departed()
 
@@ -144,6 +145,7 @@ class Cycle(RequestResponseCycle):
     async def run_asgi(self, app: Any) -> None:
         """Answer."""
         client, task = self._client, self._client.answering
+        del self._client  # or a connection and its last request would hold each other
         try:
             await super().run_asgi(app)
         finally:

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.core.resources import Clock
-from gateway.kv.link import Link
+from gateway.kv.link import Link, pack
 
 CONNECT_S = 1.0
 """How long opening a connection may take, TLS and password included; calls do not wait for that."""
@@ -45,7 +45,7 @@ class Gone(Exception):
 class Asked(Struct):
     """A command on its way."""
 
-    command: tuple[Any, ...]
+    command: bytes
     reply: asyncio.Future[Any]
     until_s: float
     """On the line's clock, `waited_s`: when the reply is late."""
@@ -158,7 +158,7 @@ class Line:
         loop = asyncio.get_running_loop()
         until_s = self.waited_s + self._budget_s
         leaves_s = until_s - waited_s if waited_s else math.inf
-        asked = Asked(command, loop.create_future(), until_s, leaves_s, more_s, unclaimed)
+        asked = Asked(pack(command), loop.create_future(), until_s, leaves_s, more_s, unclaimed)
         self._waiting.append(asked)
         if not self._is_sending:
             self._is_sending = True
@@ -183,7 +183,7 @@ class Line:
                 return
         self._is_sending = False
 
-    def _begin(self, commands: list[tuple[Any, ...]]) -> None:
+    def _begin(self, commands: list[bytes]) -> None:
         loop = asyncio.get_running_loop()
         self._until_s, self._looked_s = self._late_s(self._batch), loop.time()
         self._timer = loop.call_later(LOOK_S, self._look)
@@ -194,7 +194,7 @@ class Line:
             self._trip = loop.create_task(self._first(commands))
         self._trip.add_done_callback(self._ended)
 
-    async def _first(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    async def _first(self, commands: list[bytes]) -> list[Any]:
         return await (await self._connected()).send(commands)
 
     async def _connected(self) -> Link:
@@ -300,7 +300,7 @@ class Line:
         """Return why Redis cannot be used: a replica, a full or a loading one will not take a write."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                (reply,) = await (await self._connected()).send([("SET", PROBE_KEY, "1", "EX", 60)])
+                (reply,) = await (await self._connected()).send([pack(("SET", PROBE_KEY, "1", "EX", 60))])
         except (RedisError, OSError) as error:
             self._drop()
             return error

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
-_packed = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+pack = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 _NOT_YET = object()
 
 
@@ -48,14 +48,14 @@ class Link(asyncio.Protocol):
             raise
         return link
 
-    def send(self, commands: Sequence[tuple[Any, ...]]) -> "asyncio.Future[list[Any]]":
+    def send(self, commands: Sequence[bytes]) -> "asyncio.Future[list[Any]]":
         """Return the replies to `commands` when all of them have come; one that says no is an exception among them.
 
         The future fails with `OSError` or `RedisError` if the connection breaks first.
         """
         replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._expected.append((len(commands), replies))
-        self._transport.write(b"".join([_packed(command) for command in commands]))
+        self._transport.write(b"".join(commands))
         return replies
 
     def abort(self) -> None:
