@@ -17,6 +17,9 @@ ON_BOTH = {
     "test_dialing.py",
     "test_http2.py",
     "test_upload_contract.py",
+    "test_protocol.py",
+    "test_link.py",
+    "test_door.py",
 }
 """What speaks to sockets is tested on both event loops: uvloop's is what serves, asyncio's is what may have to."""
 

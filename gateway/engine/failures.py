@@ -1,5 +1,6 @@
 """What goes wrong on the way to an upstream, in words. No address is named: it may be nobody's business outside."""
 
+import errno
 import socket
 import ssl
 
@@ -26,14 +27,16 @@ def no_connection(error: OSError, whom: str = "the upstream", where: str = "its 
         case socket.gaierror():
             return Unreachable(f"{whom}'s name cannot be resolved; check {where}")
         case ssl.SSLCertVerificationError():
-            why = error.verify_message
-            return Unreachable(
-                f"{whom}'s certificate is not trusted ({why}); is its authority in `ca` or SSL_CERT_FILE?"
-            )
+            why, file = error.verify_message, "SSL_CERT_FILE" if "proxy" in whom else "`ca` or SSL_CERT_FILE"
+            return Unreachable(f"{whom}'s certificate is not trusted ({why}); is its authority in {file}?")
         case ssl.SSLError():
             return Unreachable(f"no TLS with {whom} ({error.reason or 'handshake failed'})")
         case ConnectionRefusedError():
             return Unreachable(f"{whom} refuses connections; is it running?")
+        case OSError(errno=errno.EMFILE | errno.ENFILE | errno.EADDRNOTAVAIL):
+            ours = Unreachable(f"this machine has no place for another connection ({error.strerror})")
+            ours.unhealthy = False
+            return ours
         case _:
             return Unreachable(f"no connection to {whom} ({error.strerror or 'none of its addresses answers'})")
 

@@ -143,6 +143,7 @@ class Origin:
                 return connection
             if self._opening is None and is_first and self._taking < self._most:
                 if opened == MOST_TRIES:  # it goes away as soon as it is there, or has no room from the beginning
+                    self.roomy()
                     raise Unreachable(NO_MORE)
                 opened += 1
                 self._opening = loop.create_task(self._open(connect_s))

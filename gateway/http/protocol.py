@@ -175,11 +175,13 @@ class Cycle(RequestResponseCycle):
                 pieces.append(b"0\r\n\r\n")
         elif self.scope["method"] != "HEAD":
             self._left -= len(data)
-            pieces.append(data)
+            if data:
+                pieces.append(data)
         if self.response_complete or self._left < 0 or (self._left and not more):
             self.transport.close()
             raise RuntimeError("an answer's body is not as long as its head says")
-        self.transport.writelines(pieces)
+        if pieces:
+            self.transport.writelines(pieces)
         if not more:
             self.response_complete = True
             self.message_event.set()

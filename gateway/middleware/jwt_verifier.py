@@ -1,6 +1,7 @@
 """Tokens of an identity provider (JWT): whom they speak of, if they can be believed."""
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, cast
@@ -192,9 +193,11 @@ def _text(claims: Mapping[str, Any], path: str) -> str:
     said = _claim(claims, path) if path else None
     if said is None:
         return ""
-    if isinstance(said, bool) or not isinstance(said, str | int) or len(str(said)) > MOST_ID_CHARS:
+    text = str(said)
+    is_text = isinstance(said, str | int) and not isinstance(said, bool) and not re.search("[\ud800-\udfff]", text)
+    if not is_text or len(text) > MOST_ID_CHARS:
         raise Unauthorized(f"the token's claim `{path}` is no text of at most {MOST_ID_CHARS} characters")
-    return str(said)
+    return text
 
 
 def _models(claims: Mapping[str, Any], path: str) -> tuple[str, ...]:

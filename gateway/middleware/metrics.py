@@ -63,7 +63,7 @@ FIRST_TOKEN = Histogram(
 
 
 class MetricsOptions(Options, frozen=True, kw_only=True):
-    """Counts calls for `/metrics`. With the defaults, the page stays under 1 MB however many models there are."""
+    """Counts calls for `/metrics`. With the defaults and one provider a model, the page stays under 1 MB."""
 
     operations: ClassVar[frozenset[Operation]] = frozenset({*ASKING, "responses", "invalid"})
     inside: ClassVar[Mapping[str, str]] = {}

@@ -1,6 +1,8 @@
 """How new connections find an upstream: its name resolved anew, every address tried, IPv6 like IPv4."""
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from gateway.core.errors import TimedOut, Unreachable
 from gateway.engine import dialing, http1, httpx_transport
 from gateway.engine.dialing import MOST_ADDRESSES, connected
+from gateway.engine.failures import no_connection
 from gateway.engine.http1 import NativeTransport
 from gateway.engine.httpx_transport import HttpxTransport
 from gateway.engine.transport import Transport
@@ -263,3 +266,11 @@ async def test_an_upstream_on_ipv6_is_spoken_to(transport: Transport):
         assert b"Hello" in await ask(transport, at(port, "[::1]"))
         assert upstream.requests[0].headers["host"] == f"[::1]:{port}"
         server.close()
+
+
+@pytest.mark.parametrize("reason", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
+def test_what_this_machine_lacks_is_no_fault_of_an_upstream(reason: int):
+    """A thousand streams more than there are files would otherwise lay every healthy upstream to rest."""
+    failure = no_connection(OSError(reason, os.strerror(reason)))
+    assert not failure.unhealthy and "this machine" in failure.message
+    assert no_connection(ConnectionRefusedError(errno.ECONNREFUSED, "refused")).unhealthy

@@ -676,3 +676,42 @@ async def test_a_head_that_is_too_long_is_none(transport: Http2Transport):
     async with H2Server(handler) as upstream:
         with pytest.raises(Unreachable, match="no HTTP/2"):
             await ask(transport, upstream.url)
+
+
+async def test_who_waits_in_line_hears_that_nobody_is_there():
+    """Each finds out for itself, and at once, when the connection dies and there is no other."""
+    narrow = Http2Transport(most_connections=1)
+
+    async def handler(asked: Asked) -> None:
+        await asked.forever()
+
+    async with H2Server(handler, max_streams=1) as upstream:
+        asking = [asyncio.ensure_future(ask(narrow, upstream.url)) for _ in range(5)]
+        await upstream.until(lambda: upstream.asked)
+        (origin,) = narrow._origins.values()
+        while len(origin._line) < 4:
+            await asyncio.sleep(0)
+        upstream._server.close()
+        upstream.connections[0].close()
+        said = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(error, Unreachable) for error in said), said
+    await narrow.close()
+
+
+async def test_what_was_not_read_yet_at_an_answers_end_is_given_back(transport: Http2Transport):
+    """Or a connection's window would shrink with each, until nothing more comes."""
+
+    async def handler(asked: Asked) -> None:
+        await asked.whole.wait()
+        await asked.answer(b"x" * 400_000)
+
+    async with H2Server(handler) as upstream:
+        response = await begin(transport, upstream.url)
+        while not response.ended:
+            await asyncio.sleep(0.01)
+        assert len(await response.read(10**7)) == 400_000
+        (origin,) = transport._origins.values()
+        (connection,) = origin.connections
+        window = connection._h2.inbound_flow_control_window
+        taken = connection._h2._inbound_flow_control_window_manager._bytes_processed
+        assert window + taken == 2**31 - 1

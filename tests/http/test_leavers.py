@@ -1,6 +1,7 @@
 """A thousand clients that leave, each in its way and at a moment of its own: nothing of theirs may stay behind."""
 
 import asyncio
+import json
 import random
 import statistics
 from collections import Counter
@@ -184,3 +185,18 @@ async def stands_still(connection):
     while sent != connection.sent:
         sent = connection.sent
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("kb", [1, 100, 300])
+async def test_a_client_that_leaves_is_heard_however_long_its_question(upstream, kb):
+    """The server stops reading behind a large body; who asks with a long context leaves like everybody else."""
+    upstream.will(Silent())
+    async with serving(mock_config(upstream.url)) as gateway, asyncio.timeout(MOST_S):
+        body = json.dumps({"model": "mock", "messages": [{"role": "user", "content": "x" * kb * 1024}]}).encode()
+        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        )
+        await upstream.until(lambda: upstream.asked)
+        writer.close()
+        await upstream.until(lambda: upstream.gone)

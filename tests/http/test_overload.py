@@ -288,7 +288,7 @@ async def test_at_three_times_the_capacity_goodput_holds(upstream, tmp_path):
         load.close()
         lines, took_s = gateway.said.count("overload: "), now_s() - began_s
     statuses = Counter(status for status, _ in answers)
-    assert over >= 0.7 * peak, (over, peak, statuses)
+    assert over >= 0.5 * peak, (over, peak, statuses)
     assert set(statuses) == {200, 503} and statuses.total() == 240
     refused, served = (statistics.median(s for status, s in answers if status == one) for one in (503, 200))
     assert refused < served, "a refusal is early, or it is worth nothing"

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 from gateway.core.resources import Held
-from gateway.kv.link import Link
+from gateway.kv.link import Link, pack
 from tests.engine.certs import server_context
 from tests.kv.test_redis import a_meter, eventually, store_of
 from tests.valkey import Valkey
@@ -17,8 +17,8 @@ from tests.valkey import Valkey
 async def test_replies_come_in_the_order_of_the_commands(valkey_url: str) -> None:
     """However many are under way, and whatever has become of them: a refusal is a reply too."""
     link = await Link.open(Redis.from_url(valkey_url))
-    first = link.send([("ECHO", "one"), ("ECHO", "é"), ("NONSENSE",)])
-    second = link.send([("EVALSHA", "0" * 40, 0), ("ECHO", b"\xff" * 100_000)])
+    first = link.send([pack(("ECHO", "one")), pack(("ECHO", "é")), pack(("NONSENSE",))])
+    second = link.send([pack(("EVALSHA", "0" * 40, 0)), pack(("ECHO", b"\xff" * 100_000))])
     one, two, nonsense = await first
     unknown, long = await second
     assert (one, two, long) == (b"one", "é".encode(), b"\xff" * 100_000)
@@ -29,8 +29,8 @@ async def test_replies_come_in_the_order_of_the_commands(valkey_url: str) -> Non
 async def test_a_reply_that_nobody_waits_for_is_not_taken_for_anothers(valkey_url: str) -> None:
     """Whoever is told another call's standing may be let through by it."""
     link = await Link.open(Redis.from_url(valkey_url))
-    link.send([("ECHO", "left"), ("ECHO", "too")]).cancel()
-    assert await link.send([("ECHO", "mine")]) == [b"mine"]
+    link.send([pack(("ECHO", "left")), pack(("ECHO", "too"))]).cancel()
+    assert await link.send([pack(("ECHO", "mine"))]) == [b"mine"]
     await link.close()
 
 
@@ -39,14 +39,20 @@ async def test_what_redis_says_of_its_own_accord_is_no_reply(valkey_url: str) ->
     link = await Link.open(Redis.from_url(f"{valkey_url}?protocol=3"))
     key = "gateway:test:seen"
     asked = [("CLIENT", "TRACKING", "ON"), ("SET", key, "1"), ("GET", key), ("SET", key, "2"), ("GET", key)]
-    assert await link.send(asked) == [b"OK", b"OK", b"1", b"OK", b"2"]  # and between two of them, that it changed
-    await link.send([("DEL", key)])
+    assert await link.send([pack(command) for command in asked]) == [
+        b"OK",
+        b"OK",
+        b"1",
+        b"OK",
+        b"2",
+    ]  # and between two of them, that it changed
+    await link.send([pack(("DEL", key))])
     await link.close()
 
 
 async def test_a_connection_that_breaks_fails_whatever_is_under_way(own_valkey: Valkey) -> None:
     link = await Link.open(Redis.from_url(own_valkey.url))
-    waiting = link.send([("BLPOP", "nothing", "0")])
+    waiting = link.send([pack(("BLPOP", "nothing", "0"))])
     await asyncio.sleep(0.05)
     own_valkey.stop()
     with pytest.raises((ConnectionError, OSError)):
@@ -72,7 +78,7 @@ async def test_it_is_reached_in_every_way_that_its_url_can_name(kind: str, tmp_p
         server = await asyncio.start_unix_server(answer, tmp_path / "redis")
         url = f"unix://{tmp_path / 'redis'}?protocol=2"
     link = await Link.open(Redis.from_url(url))
-    assert await link.send([("SET", "a", "b"), ("PING",)]) == [b"OK", b"OK"]
+    assert await link.send([pack(("SET", "a", "b")), pack(("PING",))]) == [b"OK", b"OK"]
     await link.close()
     server.close()
 
@@ -89,7 +95,7 @@ async def test_what_does_not_speak_its_protocol_is_left() -> None:
     port = server.sockets[0].getsockname()[1]
     link = await Link.open(Redis.from_url(f"redis://127.0.0.1:{port}/0?protocol=2"))
     with pytest.raises(ConnectionError, match="not Redis's protocol"):
-        await asyncio.wait_for(link.send([("GET", "a")]), 5)
+        await asyncio.wait_for(link.send([pack(("GET", "a"))]), 5)
     assert not link.is_open
     await link.close()
     server.close()

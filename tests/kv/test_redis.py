@@ -344,3 +344,13 @@ async def test_a_closed_store_leaves_nobody_waiting(own_valkey: Valkey) -> None:
     await store.close()
     with pytest.raises(Gone):
         await asyncio.wait_for(waiting, 20)
+
+
+async def test_what_cannot_be_sent_is_its_callers_own_error(own_valkey):
+    """Half of a character in a name: whoever asks at the same time, or later, is answered."""
+    async with store_of(own_valkey.url) as store:
+        good, bad = a_meter("requests", 10), Meter("user:\ud800", "requests", 10)
+        asking = [store.hold("a", [(bad, 1)]), store.hold("b", [(good, 1)])]
+        failed, held = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(failed, UnicodeEncodeError) and isinstance(held, Held)
+        assert isinstance(await store.hold("c", [(good, 1)]), Held)

@@ -178,6 +178,7 @@ async def test_a_token_without_the_claim_of_models_may_use_none():
         ({"sub": None}, "does not say whose it is"),
         ({"sub": ""}, "does not say whose it is"),
         ({"sub": "x" * 257}, "claim `sub` is no text"),
+        ({"sub": "ann\ud83d"}, "claim `sub` is no text"),
     ],
 )
 async def test_a_token_that_does_not_fit_is_told_why(claims, told):
