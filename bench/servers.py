@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import redis
 
 from bench.tools import LOAD_CORE, SERVER_CORE, compiled, free_port, pinned, wait_for
 
@@ -234,6 +236,12 @@ class Redis(Process):
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
         super().__init__("redis", command, place, cores=(LOAD_CORE,), port=port)
         self.url = f"redis://127.0.0.1:{port}/0"
+
+    def asked(self) -> int:
+        """Return how many commands it has had."""
+        with redis.Redis(port=self.port) as client:
+            stats: Any = client.info("stats")
+            return int(stats["total_commands_processed"])
 
 
 class Gateway(Server):

@@ -10,6 +10,7 @@ waits for it, for another 9 µs. Parsing, flow control, pipelining and `100-cont
 import asyncio
 import urllib.parse
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from httptools import parse_url
@@ -139,8 +140,8 @@ class Cycle(RequestResponseCycle):
         self._client = client
         self._unsent: list[bytes] = []
         """The head, until there is a body to send with it."""
-        self._left = 0
-        """Bytes that are still to come of a body whose length was said."""
+        self._left = 0.0
+        """Bytes that are still to come of a body whose length was said; infinite: it ends with the connection."""
 
     async def run_asgi(self, app: Any) -> None:
         """Answer."""
@@ -177,7 +178,7 @@ class Cycle(RequestResponseCycle):
             self._left -= len(data)
             if data:
                 pieces.append(data)
-        if self.response_complete or self._left < 0 or (self._left and not more):
+        if self.response_complete or self._left < 0 or (0 < self._left < inf and not more):
             self.transport.close()
             raise RuntimeError("an answer's body is not as long as its head says")
         if pieces:
@@ -195,8 +196,7 @@ class Cycle(RequestResponseCycle):
         Raises:
             ValueError: a header has a control character in it, a line's end perhaps.
         """
-        is_head = self.scope["method"] == "HEAD"
-        length, chunked, closes = 0, not is_head and status not in BODILESS, False
+        length, chunked, closes = 0.0, self.scope["method"] != "HEAD" and status not in BODILESS, False
         for name, value in headers:
             if name == b"content-length":
                 length, chunked = int(value), False
@@ -205,11 +205,13 @@ class Cycle(RequestResponseCycle):
         lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % (name, value) for name, value in headers]]
         if not (self.keep_alive or closes):
             lines.append(b"connection: close\r\n")
+        if chunked and self.scope["http_version"] == "1.0":
+            length, chunked = inf, False  # which knows no chunks
         if chunked:
             lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join(lines)
         if len(head.translate(None, CONTROL)) != len(head) - 2 * len(lines):
             raise ValueError("a header of an answer has a control character in it")
-        self._left, self.chunked_encoding = 0 if is_head else length, chunked
+        self._left, self.chunked_encoding = 0.0 if self.scope["method"] == "HEAD" else length, chunked
         self.keep_alive = self.keep_alive and not closes
         return head + b"\r\n"
