@@ -239,9 +239,9 @@ class Redis(Process):
 
     def asked(self) -> int:
         """Return how many commands it has had."""
-        with redis.Redis(port=self.port) as client:
-            stats: Any = client.info("stats")
-            return int(stats["total_commands_processed"])
+        client: Any = redis.Redis(port=self.port)
+        with client:
+            return int(client.info("stats")["total_commands_processed"])
 
 
 class Gateway(Server):

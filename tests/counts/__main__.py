@@ -1,7 +1,7 @@
 """`python -m tests.counts [--write]`: print what a call takes, or write it down as what it may take."""
 
+import argparse
 import os
-import sys
 
 from tests.counts.table import FILE, accepted, beyond, measured, written
 from tests.valkey import Valkey
@@ -9,11 +9,14 @@ from tests.valkey import Valkey
 
 def main() -> None:
     """Measure, without what the gateway logs of it, and print or write the table."""
+    options = argparse.ArgumentParser(prog="python -m tests.counts", description=__doc__)
+    options.add_argument("--write", action="store_true", help="accept it: tests hold every later change to it")
+    asked = options.parse_args()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with Valkey() as valkey:
         now = {**measured(), **measured(valkey.url)}
-    if "--write" in sys.argv[1:]:
+    if asked.write:
         FILE.write_text(written(now))
     else:
         out.write(written(now))
