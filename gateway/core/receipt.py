@@ -45,6 +45,8 @@ class Tried(Struct):
     """The upstream's HTTP status; 0 when none came."""
     upstream_id: str = ""
     """The upstream's own request id, to quote to its support."""
+    reason: str = ""
+    """Why there was no answer at all, in our own words: nothing that a client or an upstream said."""
     why: Why = "first"
     usage: Usage | None = None
     """What the attempt used, whoever saw it. `None`: nothing that is known of; it said nothing."""

@@ -99,6 +99,7 @@ class Upstream:
                 deadline=patience.deadline,
             )
         except UpstreamFailed as error:
+            tried.reason = error.message
             if sent is not None and sent.is_under_way:
                 error.unhealthy = False  # an upstream that hangs up on a slow client is none
             raise

@@ -179,5 +179,6 @@ def _plain(text: str) -> str:
 
 
 def _failed(tried: Tried) -> str:
-    """`openai/gpt-4o-mini Busy 429`."""
-    return " ".join(part for part in (tried.deployment, tried.error, str(tried.status or "")) if part)
+    """`openai/gpt-4o-mini Busy 429`, or `openai/gpt-4o-mini Unreachable: the upstream refuses connections; …`."""
+    said = " ".join(part for part in (tried.deployment, tried.error, str(tried.status or "")) if part)
+    return f"{said}: {_plain(tried.reason)}" if tried.reason else said

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import sys
 
@@ -227,6 +228,19 @@ async def test_the_log_line_of_a_request_that_is_none_says_what_is_wrong_with_it
         ("invalid", "missing_required_parameter"),
         ("invalid", "invalid_json"),
     ]
+
+
+async def test_the_log_line_says_why_there_was_no_answer(capfd):
+    """Whoever has to mend the address, the proxy or the certificate reads the log, and not the client's answer."""
+    chain = "chain: [{use: log, format: json}, {use: retry, attempts: 1}]"
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and does not listen
+        async with serving(mock_config(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1", chain)) as gateway:
+            assert (await gateway.ask()).status_code == 502
+            await gateway.settle()
+    (line,) = [json.loads(line) for line in capfd.readouterr().out.splitlines() if '"event":"call"' in line]
+    (failed,) = line["failed"]
+    assert failed == "mock/mock-1 Unreachable: the upstream refuses connections; is it running?"
 
 
 async def test_a_log_line_holds_nothing_that_a_terminal_obeys(upstream, capfd):
