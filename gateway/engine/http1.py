@@ -12,6 +12,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
+from collections.abc import Callable
 
 from gateway.core.errors import TimedOut, Unreachable
 from gateway.engine.dialing import dial, refused
@@ -31,6 +32,17 @@ SWEEP_S = 2.0
 """How often idle connections are looked through."""
 CLOSE_S = 1.0
 """How long closing waits for the event loop to let go of the sockets."""
+
+
+async def all_closed(is_open: Callable[[], bool], one_less: asyncio.Event) -> None:
+    """Wait until none `is_open` any more, but no longer than `CLOSE_S`; `one_less` tells of each that closes."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            while is_open():
+                one_less.clear()
+                await one_less.wait()
+    except TimeoutError:
+        logging.getLogger("gateway").warning("some connections to upstreams could not be closed in time")
 
 
 class NativeTransport:
@@ -98,13 +110,7 @@ class NativeTransport:
             self._sweeper.cancel()
         for origin in self._origins.values():
             origin.abort()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                while any(origin.connections for origin in self._origins.values()):
-                    self._one_less.clear()
-                    await self._one_less.wait()
-        except TimeoutError:
-            logging.getLogger("gateway").warning("some connections to upstreams could not be closed in time")
+        await all_closed(lambda: any(origin.connections for origin in self._origins.values()), self._one_less)
 
     def _origin(self, target: Target) -> "Origin":
         context = self._context() if target.tls else None

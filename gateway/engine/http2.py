@@ -1,20 +1,19 @@
 """HTTP/2 to upstreams that are configured for it: `http: http2`. Many calls share a connection.
 
 The protocol is the library h2's; here is who may use which connection. Over TLS it is agreed by ALPN; an http://
-address is spoken to in HTTP/2 from the first byte on (RFC 9113 §3.3). It costs more CPU than our own HTTP/1.1, which
-therefore is what calls use when nothing else was said.
+address is spoken to in HTTP/2 from the first byte on (RFC 9113 §3.3). h2 is pure Python; what a call costs by it was not
+measured, so our own HTTP/1.1 is what calls use when nothing else was said.
 """
 
 import asyncio
 import copy
-import logging
 import ssl
 from collections import deque
 
 from gateway.core.errors import TimedOut, Unreachable
 from gateway.engine.dialing import dial
 from gateway.engine.failures import CLOSED, no_connection, no_place, timed_out
-from gateway.engine.http1 import CLOSE_S, LIVES_S, MOST_CONNECTIONS
+from gateway.engine.http1 import LIVES_S, MOST_CONNECTIONS, all_closed
 from gateway.engine.http1_exchange import Exchange
 from gateway.engine.http2_connection import Connection
 from gateway.engine.outgoing import Target, default_tls, fields_of, target_of
@@ -82,13 +81,7 @@ class Http2Transport:
         self.closed = True
         for origin in self._origins.values():
             origin.abort()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                while any(origin.is_open for origin in self._origins.values()):
-                    self._one_less.clear()
-                    await self._one_less.wait()
-        except TimeoutError:
-            logging.getLogger("gateway").warning("some connections to upstreams could not be closed in time")
+        await all_closed(lambda: any(origin.is_open for origin in self._origins.values()), self._one_less)
 
     def forgot(self) -> None:
         """Know that a connection is closed, or is none."""

@@ -29,7 +29,7 @@ from gateway.http.answers import (
     error_answer,
     head,
 )
-from gateway.http.protocol import CLIENT, ClientProtocol
+from gateway.http.protocol import CLIENT, MOMENT_S, ClientProtocol
 from gateway.http.requests import CallReader
 from gateway.http.uploads import Incoming
 from gateway.settings.build import Gateway
@@ -44,8 +44,6 @@ UNTIL_READ_S = 0.1
 """How long an error within a stream is left to be read before the connection is closed."""
 LINGER_S = 2.0
 """How long a client that is still sending is listened to when it has been answered."""
-MOMENT_S = 0.01
-"""Event loops round to a millisecond."""
 GRACE_S = 5.0
 """How long after a call's `total` its client may still be reading; then it is left, as if it had gone."""
 
@@ -90,7 +88,7 @@ class Edge:
 class Alarm:
     """Cancels a task after a time: for waits that depend on nobody but the client.
 
-    Put off, it finds out when its timer fires, which is left as it is: to cancel one and set another took 2 µs.
+    Put off, it finds out when its timer fires, which is left as it is: to cancel one and set another took 1.4 µs.
     """
 
     __slots__ = ("_at_s", "_loop", "_task", "_timer", "rang")

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,19 +22,6 @@ from tests.script import ScriptedUpstream
 
 NOBODY = "::1"
 """Nobody listens there at an upstream's port, whether this machine has IPv6 or not."""
-
-
-@pytest.fixture(params=[NativeTransport, HttpxTransport])
-async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[Transport, None]:
-    transport = request.param()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 class Names:

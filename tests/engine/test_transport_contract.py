@@ -5,7 +5,6 @@ import json
 import random
 import ssl
 import zlib
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ from tests.engine.certs import server_context
 from tests.script import Busy, Cut, Pings, Raw, Resets, ScriptedUpstream, Silent, Slow, Stalls
 
 MOST = 1 << 24
-
-
-@pytest.fixture(params=[NativeTransport, HttpxTransport])
-async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[Transport, None]:
-    transport = request.param()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 def within(seconds: float, clock: str = "total") -> Deadline:

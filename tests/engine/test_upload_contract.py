@@ -8,7 +8,6 @@ import pytest
 
 from gateway.core.errors import BadRequest, TimedOut, Unreachable
 from gateway.engine.http1 import NativeTransport
-from gateway.engine.httpx_transport import HttpxTransport
 from gateway.engine.transport import Deadline, Transport
 from gateway.providers.base import Request
 from tests.script import Fails, Resets, ScriptedUpstream
@@ -42,19 +41,6 @@ class Body:
                 raise BadRequest("the body broke off")
         finally:
             self.closed = True
-
-
-@pytest.fixture(params=[NativeTransport, HttpxTransport])
-async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[Transport, None]:
-    transport = request.param()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 async def send(transport: Transport, upstream: ScriptedUpstream, body: Body) -> int:

@@ -266,5 +266,6 @@ async def test_no_request_leaves_work_for_the_garbage_collector():
             await writer.wait_closed()
             while any(path() is not None for path in seen):
                 await asyncio.sleep(0.01)
+            assert len(seen) == 3
     finally:
         gc.enable()

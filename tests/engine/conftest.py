@@ -1,0 +1,23 @@
+"""What tests of transports share: both of those that speak HTTP/1.1, and an upstream."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from gateway.engine.http1 import NativeTransport
+from gateway.engine.httpx_transport import HttpxTransport
+from gateway.engine.transport import Transport
+from tests.script import ScriptedUpstream
+
+
+@pytest.fixture(params=[NativeTransport, HttpxTransport])
+async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[Transport, None]:
+    transport = request.param()
+    yield transport
+    await transport.close()
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
