@@ -1,8 +1,8 @@
 """HTTP/2 to upstreams that are configured for it: `http: http2`. Many calls share a connection.
 
 The protocol is the library h2's; here is who may use which connection. Over TLS it is agreed by ALPN; an http://
-address is spoken to in HTTP/2 from the first byte on (RFC 9113 §3.3). h2 is pure Python, and what a call costs by it was
-not measured, so our own HTTP/1.1 is what calls use when nothing else was said.
+address is spoken to in HTTP/2 from the first byte on (RFC 9113 §3.3). h2 is pure Python, and what a call costs by it
+was not measured, so our own HTTP/1.1 is what calls use when nothing else was said.
 """
 
 import asyncio
