@@ -15,7 +15,7 @@ from msgspec import Struct
 from bench.figures import ANY, Sample
 from bench.measure import P50, P99, P999, Run, load
 from bench.peers import Envoy, envoy_is_there, peers
-from bench.servers import CHAIN, Direct, Gateway, Nginx, Redis, Server, Upstream, gateway_config
+from bench.servers import CHAIN, Busy, Direct, Gateway, Nginx, Redis, Server, Upstream, gateway_config
 from bench.tools import LOAD_CORE, SERVER_CORE, needed, pinned, redis_program, say
 
 LITTLE = 100.0
@@ -30,6 +30,7 @@ CONCURRENT = (1, 64, 1000)
 SIZES = (1 << 10, 1 << 14, 1 << 17, 1 << 20)
 MIDDLEWARES = (1, len(CHAIN), 25, 50)
 NAMES = (1, 100, 1_000, 10_000)
+PROCESSES = (1, 2)
 
 
 class Effort(Struct, frozen=True):
@@ -247,15 +248,24 @@ def variants(bench: Bench) -> None:
 
 
 def workers(bench: Bench) -> None:
-    """One and two processes: CPU per call, and calls a second on this machine, whose cores the load uses too."""
+    """What a second process adds, with Redis: each has half of one core, so that the load and Redis have the other."""
     say("workers")
-    for count in (1, 2):
-        with bench.nginx(count) as nginx, bench.gateway(workers=count) as gateway:
-            for round in bench.rounds():
-                for server in (nginx, gateway):
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(Redis(bench.place, redis_program()))
+        made: list[tuple[int, Server]] = [(count, bench.nginx(count)) for count in PROCESSES]
+        made += [(count, bench.gateway(workers=count, redis=redis.url)) for count in PROCESSES]
+        for _, server in made:
+            stack.enter_context(server)
+            bench.run(server, calls=1000)
+            server.signal(signal.SIGSTOP)
+        for round in bench.rounds():
+            for count, server in made:
+                server.signal(signal.SIGCONT)
+                with Busy() if count == 1 else contextlib.nullcontext():
                     run = bench.run(server, seconds=bench.effort.seconds)
-                    rate = run.told.calls / run.told.seconds
-                    bench.note("workers", server, count, round, cpu_us=run.cpu_us_per_call, calls_per_s=rate)
+                server.signal(signal.SIGSTOP)
+                rate = run.told.calls / run.told.seconds
+                bench.note("workers", server, count, round, cpu_us=run.cpu_us_per_call, calls_per_s=rate)
 
 
 def everything(bench: Bench) -> None:

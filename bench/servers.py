@@ -30,14 +30,14 @@ class Process:
         command: Sequence[str | Path],
         place: Path,
         *,
-        cores: Sequence[int] = (SERVER_CORE,),
+        core: int = SERVER_CORE,
         env: Mapping[str, str] | None = None,
         port: int,
         start_within_s: float = 60.0,
     ) -> None:
         self.name, self.port = name, port
         self._log = place / f"{name}.log"
-        self._command, self._place, self._cores = command, place, cores
+        self._command, self._place, self._core = command, place, core
         self._env = {**os.environ, "NO_PROXY": "127.0.0.1", **(env or {})}
         self._start_within_s = start_within_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +54,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 cwd=self._place,
                 env=self._env,
-                preexec_fn=pinned(*self._cores),
+                preexec_fn=pinned(self._core),
                 start_new_session=True,
             )
         try:
@@ -169,7 +169,7 @@ class Upstream(Process):
 
     def __init__(self, place: Path) -> None:
         port = free_port()
-        super().__init__("upstream", [compiled("upstream"), str(port)], place, cores=(LOAD_CORE,), port=port)
+        super().__init__("upstream", [compiled("upstream"), str(port)], place, core=LOAD_CORE, port=port)
 
 
 class Direct(Server):
@@ -204,8 +204,7 @@ class Nginx(Server):
         home.mkdir()
         config = home / "nginx.conf"
         config.write_text(nginx_config(home, port, upstream.port, workers))
-        cores = (SERVER_CORE,) if workers == 1 else (SERVER_CORE, LOAD_CORE)
-        super().__init__("nginx", [program, "-c", str(config), "-p", str(home)], home, cores=cores, port=port)
+        super().__init__("nginx", [program, "-c", str(config), "-p", str(home)], home, port=port)
 
 
 def nginx_config(home: Path, port: int, upstream: int, workers: int) -> str:
@@ -234,7 +233,7 @@ class Redis(Process):
     def __init__(self, place: Path, program: Path) -> None:
         port = free_port()
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-        super().__init__("redis", command, place, cores=(LOAD_CORE,), port=port)
+        super().__init__("redis", command, place, core=LOAD_CORE, port=port)
         self.url = f"redis://127.0.0.1:{port}/0"
 
     def asked(self) -> int:
@@ -242,6 +241,17 @@ class Redis(Process):
         client: Any = redis.Redis(port=self.port)
         with client:
             return int(client.info("stats")["total_commands_processed"])
+
+
+class Busy:
+    """A program that wants the servers' core for itself, and so gets half of it beside one that wants it too."""
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=pinned(SERVER_CORE))
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 class Gateway(Server):
@@ -258,8 +268,7 @@ class Gateway(Server):
         home.mkdir()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(write_config(home, text))]
         command += ["--port", str(port), "--workers", str(workers)]
-        cores = (SERVER_CORE,) if workers == 1 else (SERVER_CORE, LOAD_CORE)
-        super().__init__(name, command, home, cores=cores, port=port)
+        super().__init__(name, command, home, port=port)
         self.title = "this gateway"
 
 

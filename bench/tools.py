@@ -87,10 +87,9 @@ def done(place: Path, requirement: str) -> bool:
     return mark.exists() and mark.read_text() == requirement
 
 
-def pinned(*cores: int) -> Callable[[], None]:
-    """Return what keeps a process that is about to start on `cores`, as far as the machine has them."""
-    there = {core % (os.cpu_count() or 1) for core in cores}
-    return lambda: os.sched_setaffinity(0, there)
+def pinned(core: int) -> Callable[[], None]:
+    """Return what keeps a process that is about to start on `core`, as far as the machine has it."""
+    return lambda: os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
 
 
 def free_port() -> int:
