@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
+from gateway.core.counting import hand_on
 from gateway.core.receipt import Receipt
 from gateway.http.answers import CLOSE, RawHeaders, call_headers, cost_header
 from gateway.http.edge import new_id
@@ -102,6 +103,7 @@ def exposition() -> tuple[str, bytes]:
     """Return every metric, of all workers where there are several, as (content type, text)."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        hand_on()
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
     encoder, content_type = choose_encoder("")

@@ -2,7 +2,7 @@
 
 OpenTelemetry's GenAI names stand beside the names that dashboards of this field know. Labels are bounded: the route as
 it is configured (a pattern, not what a client made of it), the provider, the outcome; never a key, a user or a model
-name that came from a client. Children are bound once for each combination: `labels()` costs four times an increment.
+name that came from a client. The series of each combination are bound once, and count plain numbers (`core.counting`).
 
 A model with everything takes 80 lines, 12 KB, so a thousand would make a page of 12 MB that takes more than a second to
 write. The first of the configuration have series of their own, the same in every worker and on every machine, so that
@@ -13,14 +13,14 @@ are added up (`PROMETHEUS_MULTIPROC_DIR`).
 """
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
-from operator import attrgetter
+from functools import lru_cache, partial
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from gateway.core.call import ASKING, Call, Operation
+from gateway.core.counting import Count, Counts, Histogram, Spreads
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
@@ -36,30 +36,40 @@ OTHER = "other"
 """The label of models that are not told apart."""
 WHO = ("model", "provider")
 KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
+NUSD_A_DOLLAR = 10**9
 
-CALLS = Counter("chat_completions", "Calls for a generated answer, by their outcome.", [*WHO, "outcome"])
-OTHERS = Counter("gateway_operations", "All other calls, by their outcome.", ["operation", *WHO, "outcome"])
-USED = Counter("chat_tokens", "Tokens; cached and cache_write are in prompt, reasoning in completion.", [*WHO, "kind"])
-REVENUE = Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum")
-UNPRICED = Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO)
-STREAMS = Gauge("active_streams_current", "Streams being answered now.", multiprocess_mode="livesum")
-CACHE = Counter("cache_operations", "Cache look-ups by their result.", ["result"])
-ERRORS = Counter("errors", "Calls that got no answer, or no whole one, by the class of the error.", ["type"])
-ATTEMPTS = Counter("gateway_attempts", "Attempts at upstreams; no error means it answered.", ["provider", "error"])
-ESTIMATED = Counter("gateway_usage_estimated", "Calls whose upstream did not say what they used.", WHO)
-SKIPPED = Counter("gateway_skipped_events", "Events of streams that could not be read and were left out.", WHO)
-RESCUES = Counter("gateway_rescues", "Streams that broke and were gone on with, by how.", ["how"])
+CALLS = Counts(Counter("chat_completions", "Calls for a generated answer, by their outcome.", [*WHO, "outcome"]))
+OTHERS = Counts(Counter("gateway_operations", "All other calls, by their outcome.", ["operation", *WHO, "outcome"]))
+USED = Counts(
+    Counter("chat_tokens", "Tokens; cached and cache_write are in prompt, reasoning in completion.", [*WHO, "kind"])
+)
+REVENUE = Counts(
+    Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum"), per=NUSD_A_DOLLAR
+)
+UNPRICED = Counts(Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO))
+STREAMS = Count(Gauge("active_streams_current", "Streams being answered now.", multiprocess_mode="livesum"))
+CACHE = Counts(Counter("cache_operations", "Cache look-ups by their result.", ["result"]))
+ERRORS = Counts(Counter("errors", "Calls that got no answer, or no whole one, by the class of the error.", ["type"]))
+ATTEMPTS = Counts(
+    Counter("gateway_attempts", "Attempts at upstreams; no error means it answered.", ["provider", "error"])
+)
+ESTIMATED = Counts(Counter("gateway_usage_estimated", "Calls whose upstream did not say what they used.", WHO))
+SKIPPED = Counts(Counter("gateway_skipped_events", "Events of streams that could not be read and were left out.", WHO))
+RESCUES = Counts(Counter("gateway_rescues", "Streams that broke and were gone on with, by how.", ["how"]))
 
 GENAI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 GENERATES: frozenset[Operation] = frozenset({"chat", "completions", "invalid"})
 """Calls for a generated answer; of one that cannot be read, we take it to be such."""
 GENAI_NAMES: dict[Operation, str] = {"completions": "text_completion", "invalid": "chat"}
 """What OpenTelemetry's conventions call an operation, where it is not our own word."""
-TOKEN_USAGE = Histogram("gen_ai_client_token_usage", "Tokens a call.", [*GENAI, "gen_ai_token_type"], buckets=TOKENS)
-DURATION = Histogram("gen_ai_client_operation_duration", "Seconds, from call to end.", GENAI, buckets=SECONDS)
-FIRST_TOKEN = Histogram(
-    "gen_ai_server_time_to_first_token", "Seconds to a stream's first token.", GENAI, buckets=SECONDS
+TOKEN_USAGE = Spreads(
+    Histogram("gen_ai_client_token_usage", "Tokens a call.", [*GENAI, "gen_ai_token_type"], buckets=TOKENS)
 )
+DURATION = Spreads(Histogram("gen_ai_client_operation_duration", "Seconds, from call to end.", GENAI, buckets=SECONDS))
+FIRST_TOKEN = Spreads(
+    Histogram("gen_ai_server_time_to_first_token", "Seconds to a stream's first token.", GENAI, buckets=SECONDS)
+)
+"""Of a whole answer, nobody sees the first token before the last."""
 
 
 class MetricsOptions(Options, frozen=True, kw_only=True):
@@ -100,7 +110,7 @@ class Metrics:
             return await next(call)
         call.at_end(partial(_count, self._families[call.operation]))
         if call.stream:
-            STREAMS.inc()
+            STREAMS.n += 1
             call.at_end(partial(_count_stream, self._families[call.operation]))
         return await next(call)
 
@@ -113,76 +123,79 @@ def _count_late(families: "_Families", receipt: Receipt) -> None:
 
 
 def _count_stream(families: "_Families", receipt: Receipt) -> None:
-    STREAMS.dec()
+    STREAMS.n -= 1
     if receipt.first_chunk_s is not None:
-        families.of(receipt).first_token.observe(receipt.first_chunk_s)
+        families.of(receipt).first_token(receipt.first_chunk_s)
 
 
 def _count(families: "_Families", receipt: Receipt) -> None:
     family = families.of(receipt)
-    family.outcome(receipt.outcome).inc()
-    family.duration.observe(receipt.total_s)
+    family.outcomes[receipt.outcome].n += 1
+    family.duration.see(receipt.total_s)
     if receipt.error:
-        _error(receipt.error).inc()
+        ERRORS[receipt.error].n += 1
     if receipt.cache:
-        _cache(receipt.cache).inc()
+        CACHE[receipt.cache].n += 1
     for attempt in receipt.tried:
-        _attempt(attempt.provider, attempt.error).inc()
+        ATTEMPTS[attempt.provider, attempt.error].n += 1
     for attempt in receipt.joined:
-        RESCUES.labels(attempt.why).inc()
+        RESCUES[attempt.why].n += 1
     if receipt.skipped:
         family.skipped(receipt.skipped)
     if receipt.usage is not None and receipt.cache != "hit":
         family.used(receipt.usage, receipt.cost_nusd)
 
 
+class _Outcomes(dict[str, Count]):
+    """Calls of one model, provider and operation, by their outcome."""
+
+    def __init__(self, who: tuple[str, str], operation: Operation) -> None:
+        super().__init__()
+        self._who = who
+        self._operation = operation
+
+    def __missing__(self, outcome: str) -> Count:
+        generates = self._operation in GENERATES
+        count = CALLS[*self._who, outcome] if generates else OTHERS[self._operation, *self._who, outcome]
+        self[outcome] = count
+        return count
+
+
 class _Family:
-    """Every child of one model, provider and operation, bound; `timed` is the model's name in histograms."""
+    """The series of one model, provider and operation; `timed` is the model's name in histograms."""
 
     def __init__(self, model: str, timed: str, provider: str, operation: Operation) -> None:
-        self._who = (model, provider)
-        self._operation = operation
-        self._outcomes: dict[str, Counter] = {}
+        self._who = who = (model, provider)
         self._genai = genai = (GENAI_NAMES.get(operation, operation), provider, timed)
-        self.duration = DURATION.labels(*genai)
-        self._input = TOKEN_USAGE.labels(*genai, "input")
-        self._output = TOKEN_USAGE.labels(*genai, "output")
-        self._kinds = [USED.labels(*self._who, kind) for kind in KINDS]
-        self._revenue = REVENUE.labels(*self._who)
+        self.outcomes = _Outcomes(who, operation)
+        self.duration = DURATION[genai]
+        self._input = TOKEN_USAGE[*genai, "input"]
+        self._output = TOKEN_USAGE[*genai, "output"]
+        self._prompt, self._completion, self._cached, self._cache_write, self._reasoning = (
+            USED[*who, kind] for kind in KINDS
+        )
+        self._revenue = REVENUE[who]
 
-    @cached_property
-    def first_token(self) -> Histogram:
-        """For streams: of a whole answer, nobody sees the first token before the last."""
-        return FIRST_TOKEN.labels(*self._genai)
-
-    def outcome(self, outcome: str) -> Counter:
-        child = self._outcomes.get(outcome)
-        if child is None:
-            generates = self._operation in GENERATES
-            child = (
-                CALLS.labels(*self._who, outcome) if generates else OTHERS.labels(self._operation, *self._who, outcome)
-            )
-            self._outcomes[outcome] = child
-        return child
+    def first_token(self, after_s: float) -> None:
+        FIRST_TOKEN[self._genai].see(after_s)
 
     def skipped(self, events: int) -> None:
-        SKIPPED.labels(*self._who).inc(events)
+        SKIPPED[self._who].n += events
 
     def used(self, usage: Usage, cost_nusd: int | None) -> None:
-        self._input.observe(usage.prompt_tokens)
-        self._output.observe(usage.completion_tokens)
-        for child, count in zip(self._kinds, _counts(usage), strict=True):
-            if count:
-                child.inc(count)
+        self._input.see(usage.prompt_tokens)
+        self._output.see(usage.completion_tokens)
+        self._prompt.n += usage.prompt_tokens
+        self._completion.n += usage.completion_tokens
+        self._cached.n += usage.cached_tokens
+        self._cache_write.n += usage.cache_write_tokens
+        self._reasoning.n += usage.reasoning_tokens
         if usage.estimated:
-            ESTIMATED.labels(*self._who).inc()
+            ESTIMATED[self._who].n += 1
         if cost_nusd is None:
-            UNPRICED.labels(*self._who).inc()
+            UNPRICED[self._who].n += 1
         else:
-            self._revenue.inc(cost_nusd / 10**9)
-
-
-_counts = attrgetter(*(f"{kind}_tokens" for kind in KINDS))
+            self._revenue.n += cost_nusd
 
 
 class _Families(dict[tuple[str, str], _Family]):
@@ -210,18 +223,3 @@ class _Families(dict[tuple[str, str], _Family]):
 @lru_cache(10_000)
 def _family(model: str, timed: str, provider: str, operation: Operation) -> _Family:
     return _Family(model, timed, provider, operation)
-
-
-@lru_cache(1_000)
-def _error(name: str) -> Counter:
-    return ERRORS.labels(name)
-
-
-@lru_cache(8)
-def _cache(result: str) -> Counter:
-    return CACHE.labels(result)
-
-
-@lru_cache(1_000)
-def _attempt(provider: str, error: str) -> Counter:
-    return ATTEMPTS.labels(provider, error)

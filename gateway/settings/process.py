@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from gateway.core.counting import hand_on, keep_handing_on
 from gateway.core.resources import Clock, Objects
 from gateway.core.shipped import shipped
 from gateway.engine.access import Access
@@ -54,6 +55,7 @@ class Process:
         self._memory = MemoryObjects(self.clock)
         self._objects: dict[str, SqlObjects] = {}
         self._sweeping: dict[str, asyncio.Task[None]] = {}
+        self._handing_on: asyncio.Task[None] | None = None
         self._started: set[str] = set()
 
     def transport(self, reach: Reach = Reach()) -> Transport:  # noqa: B008 it is frozen
@@ -115,16 +117,21 @@ class Process:
         return objects
 
     async def start(self) -> None:
-        """Connect to what was asked for since the last start, and have deleted what expires."""
+        """Connect to what was asked for since the last start, have deleted what expires, and tell what is counted."""
         for url, objects in {"": self._memory, **self._objects}.items():
             if url not in self._sweeping:
                 self._sweeping[url] = asyncio.ensure_future(keep_sweeping(objects, self.clock))
+        if self._handing_on is None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            self._handing_on = asyncio.ensure_future(keep_handing_on(self.clock))
         for url in self._redis.keys() - self._started:
             await self._redis[url].start()
             self._started.add(url)
 
     async def close(self) -> None:
-        """Write what is still to be logged and recorded, and close every connection."""
+        """Write what is still to be logged, recorded and counted, and close every connection."""
+        if self._handing_on is not None:
+            self._handing_on.cancel()
+        hand_on()
         await self.lines.close()
         for sweeping in self._sweeping.values():
             sweeping.cancel()

@@ -105,7 +105,7 @@ async def test_a_thousand_that_leave_leave_nothing_behind(upstream, monkeypatch)
     async with serving(mock_config(upstream.url, CHAIN, KEYS)) as gateway:
         assert (await gateway.ask(key=KEY)).status_code == 200
         await gateway.settle()
-        tasks, streams = asyncio.all_tasks(), STREAMS._value.get()
+        tasks, streams = asyncio.all_tasks(), STREAMS.n
         for batch in range(CLIENTS // AT_ONCE):
             stream = batch % 3 != 0
             upstream.script.clear()
@@ -115,7 +115,7 @@ async def test_a_thousand_that_leave_leave_nothing_behind(upstream, monkeypatch)
         upstream.script.clear()
 
         await nothing_is_left(gateway, upstream, books)
-        assert STREAMS._value.get() == streams
+        assert STREAMS.n == streams
         assert len(books.begun) > CLIENTS / 2
         upstream.will(*[Slow("Hello", first_s=0.2)] * AT_ONCE)
         answers = await asyncio.gather(*(gateway.ask(key=KEY, stream=i % 2 == 0) for i in range(AT_ONCE)))
