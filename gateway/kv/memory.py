@@ -6,7 +6,6 @@ Every operation is one step without an `await` inside, so that no other call can
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import takewhile
 
 from gateway.core.resources import Clock, Denied, Held, Meter, Standing
 
@@ -23,25 +22,47 @@ ENTRY_BYTES = 200
 
 
 class MemoryLimiter:
-    """Counts by `clock`. Meters that hold nothing are forgotten."""
+    """Counts by `clock`. Meters that hold nothing are forgotten within the minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._windows = OrderedDict[str, _Window]()
-        self._places: dict[str, set[str]] = {}
-        """The calls in flight, by the meter."""
+        """By the meter, the longest untouched first."""
+        self._idle_from_s = 0
+        """Before this second, all of them may still count something."""
+        self._places: dict[str, int] = {}
+        """How many calls are in flight, by the meter."""
         self._live = set[str]()
 
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
         """Take all of `asks`, or nothing."""
         now_s = self._clock.now()
-        second = math.floor(now_s)
-        self._forget(second)
+        second = int(now_s)
+        if second >= self._idle_from_s:
+            self._forget(second)
+        windows: list[_Window | None] = []
         for meter, amount in asks:
-            if self._used(meter, second) + amount > meter.limit:
+            if meter.kind == "concurrent":
+                window, used = None, self._places.get(meter.id, 0)
+            else:
+                window = self._window(meter.id, second)
+                used = 0 if window is None else window.total
+            if used + amount > meter.limit:
                 return self._denied(asks, now_s)
+            windows.append(window)
         self._live.add(id)
-        standings = [self._take(id, meter, amount, second, now_s) for meter, amount in asks]
+        whole_s = second + GONE_AFTER_S - now_s
+        standings: list[Standing] = []
+        for (meter, amount), window in zip(asks, windows, strict=True):
+            if meter.kind == "concurrent":
+                taken = self._places[meter.id] = self._places.get(meter.id, 0) + amount
+                standings.append(Standing(meter, meter.limit - taken, PLACE_WAIT_S))
+                continue
+            if window is None:
+                window = self._windows[meter.id] = _Window(second)
+            window.take(amount)
+            reset_s = whole_s if amount else window.reset_s(now_s)
+            standings.append(Standing(meter, meter.limit - window.total, reset_s))
         return Held(id, tuple(asks), second, tuple(standings))
 
     def settle(self, held: Held, tokens: int | None) -> None:
@@ -51,9 +72,13 @@ class MemoryLimiter:
         self._live.discard(held.id)
         for meter, amount in held.asks:
             if meter.kind == "concurrent":
-                self._leave(meter.id, held.id)
+                left = self._places[meter.id] - amount
+                if left:
+                    self._places[meter.id] = left
+                else:
+                    del self._places[meter.id]
             elif meter.kind == "tokens" and tokens is not None and tokens != amount:
-                self._correct(meter, held, tokens - amount)
+                self._correct(meter.id, tokens - amount, held.at_s)
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
@@ -64,104 +89,85 @@ class MemoryLimiter:
         """How many meters are remembered."""
         return len(self._windows) + len(self._places)
 
-    def _used(self, meter: Meter, second: int) -> int:
-        """Return how much counts now; a meter that is not remembered has counted nothing."""
-        if meter.kind == "concurrent":
-            return len(self._places.get(meter.id, ()))
-        window = self._windows.get(meter.id)
-        return 0 if window is None else window.used(second)
-
-    def _take(self, id: str, meter: Meter, amount: int, second: int, now_s: float) -> Standing:
-        """Charge a meter that has room, and tell how it stands then."""
-        if meter.kind == "concurrent":
-            taken = self._places.setdefault(meter.id, set())
-            taken.add(id)
-            return Standing(meter, meter.limit - len(taken), PLACE_WAIT_S)
-        window = self._window(meter)
-        window.take(amount, second)
-        return Standing(meter, meter.limit - window.total, window.reset_s(now_s))
+    def _window(self, meter_id: str, second: int) -> "_Window | None":
+        """Return a meter's window as it is in `second`; one that is not remembered has counted nothing."""
+        window = self._windows.get(meter_id)
+        if window is not None and window.second != second:
+            window.slide(second)
+            self._windows.move_to_end(meter_id)
+        return window
 
     def _standing(self, meter: Meter, now_s: float) -> Standing:
-        used = self._used(meter, math.floor(now_s))
-        reset_s = 0.0
-        if used:
-            reset_s = PLACE_WAIT_S if meter.kind == "concurrent" else self._windows[meter.id].reset_s(now_s)
-        return Standing(meter, max(0, meter.limit - used), reset_s)
+        if meter.kind == "concurrent":
+            taken = self._places.get(meter.id, 0)
+            return Standing(meter, max(0, meter.limit - taken), PLACE_WAIT_S if taken else 0.0)
+        window = self._window(meter.id, int(now_s))
+        if window is None:
+            return Standing(meter, meter.limit, 0.0)
+        return Standing(meter, max(0, meter.limit - window.total), window.reset_s(now_s))
 
     def _denied(self, asks: Sequence[tuple[Meter, int]], now_s: float) -> Denied:
         """Return the refusal of `asks`: of several that find no room, the one that has to wait longest."""
-        failing, longest_s = asks[0], -1.0
-        for meter, amount in asks:
-            if self._used(meter, math.floor(now_s)) + amount > meter.limit:
-                wait_s = self._wait_s(meter, amount, now_s)
-                if wait_s > longest_s:
-                    failing, longest_s = (meter, amount), wait_s
+        waits_s = [self._wait_s(meter, amount, now_s) for meter, amount in asks]
+        longest_s = max(waits_s)
+        meter, wanted = asks[waits_s.index(longest_s)]
         standings = tuple([self._standing(meter, now_s) for meter, _ in asks])
-        return Denied(*failing, None if longest_s == math.inf else longest_s, standings)
+        return Denied(meter, wanted, None if longest_s == math.inf else longest_s, standings)
 
     def _wait_s(self, meter: Meter, wanted: int, now_s: float) -> float:
-        """Return when there may be room for what there is none for now."""
+        """Return when there may be room for `wanted`; 0: there is."""
         if wanted > meter.limit:
             return math.inf
         if meter.kind == "concurrent":
-            return PLACE_WAIT_S
-        return self._windows[meter.id].wait_s(wanted, meter.limit, now_s)
+            return PLACE_WAIT_S if self._places.get(meter.id, 0) + wanted > meter.limit else 0.0
+        window = self._window(meter.id, int(now_s))
+        return 0.0 if window is None else window.wait_s(wanted, meter.limit, now_s)
 
-    def _window(self, meter: Meter) -> "_Window":
-        """Return the window of a meter that is used now: the last to be forgotten."""
-        window = self._windows.get(meter.id)
-        if window is None:
-            window = self._windows[meter.id] = _Window()
-        else:
-            self._windows.move_to_end(meter.id)
-        return window
-
-    def _correct(self, meter: Meter, held: Held, change: int) -> None:
+    def _correct(self, meter_id: str, change: int, at_s: int) -> None:
         """Charge now what was used beyond what was held, or give back what was not used where it still counts."""
         if change > 0:
-            self._window(meter).take(change, math.floor(self._clock.now()))
-        elif (window := self._windows.get(meter.id)) is not None:
-            window.give_back(-change, held.at_s)
-
-    def _leave(self, meter_id: str, id: str) -> None:
-        taken = self._places.get(meter_id)
-        if taken is not None:
-            taken.discard(id)
-            if not taken:
-                del self._places[meter_id]
+            second = int(self._clock.now())
+            window = self._window(meter_id, second)
+            if window is None:
+                window = self._windows[meter_id] = _Window(second)
+            window.take(change)
+        elif (window := self._windows.get(meter_id)) is not None:
+            window.give_back(-change, at_s)
 
     def _forget(self, second: int) -> None:
-        """Drop windows in which nothing counts any more, the longest untouched first."""
+        """Drop windows in which nothing counts any more."""
         for _ in range(FORGOTTEN_AT_ONCE):
             oldest = next(iter(self._windows), None)
-            if oldest is None or self._windows[oldest].used(second):
+            if oldest is None:
+                return
+            self._idle_from_s = self._windows[oldest].second + GONE_AFTER_S
+            if second < self._idle_from_s:
                 return
             del self._windows[oldest]
 
 
 class _Window:
-    """What was used in each second of the window, oldest first, and the sum."""
+    """What was used in each second of the window, oldest first, and the sum, as they are in `second`."""
 
-    __slots__ = ("_oldest", "buckets", "total")
+    __slots__ = ("buckets", "second", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, second: int) -> None:
         self.buckets: dict[int, int] = {}
         self.total = 0
-        self._oldest = 0
-        """No bucket is of an earlier second."""
+        self.second = second
 
-    def used(self, second: int) -> int:
-        """Return how much counts in `second`."""
-        if self._oldest < second - WINDOW_S:
-            self._oldest = second - WINDOW_S
-            for old in list(takewhile(lambda bucket: bucket < self._oldest, self.buckets)):
-                self.total -= self.buckets.pop(old)
-        return self.total
+    def slide(self, second: int) -> None:
+        """Go on to `second`: what does not count there any more is let go."""
+        self.second = second
+        for bucket in list(self.buckets):
+            if bucket >= second - WINDOW_S:
+                return
+            self.total -= self.buckets.pop(bucket)
 
-    def take(self, amount: int, second: int) -> None:
-        """Count `amount` in `second`."""
+    def take(self, amount: int) -> None:
+        """Count `amount` now."""
         if amount:
-            self.buckets[second] = self.buckets.get(second, 0) + amount
+            self.buckets[self.second] = self.buckets.get(self.second, 0) + amount
             self.total += amount
 
     def give_back(self, amount: int, at_s: int) -> None:
@@ -174,8 +180,10 @@ class _Window:
                 del self.buckets[at_s]
 
     def wait_s(self, wanted: int, limit: int, now_s: float) -> float:
-        """Return the seconds until there may be room for `wanted`, which is not more than `limit`."""
+        """Return the seconds until there may be room for `wanted`, which is not more than `limit`; 0: there is."""
         over = self.total + wanted - limit
+        if over <= 0:
+            return 0.0
         for second, amount in self.buckets.items():
             over -= amount
             if over <= 0:

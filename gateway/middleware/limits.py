@@ -7,12 +7,13 @@ whatever becomes of it; its tokens and its place come back if no answer began.
 
 import math
 from collections.abc import Awaitable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Annotated, ClassVar
 
-from msgspec import Meta, Struct, field
+import msgspec
+from msgspec import Meta, Raw, Struct, field
 
-from gateway.core.call import ASKING, Body, Call, Operation
+from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import LimitReached
 from gateway.core.middleware import Handler
 from gateway.core.principal import Limits as Allowed
@@ -65,10 +66,14 @@ class LimitsOptions(Options, frozen=True, kw_only=True):
         return Limits(self, resources.limiter)
 
 
+Asks = tuple[tuple[Meter, int], ...]
+"""What a call takes of which meters."""
+
+
 class Plan(Struct, frozen=True):
     """The meters of one caller at one route."""
 
-    single: tuple[tuple[Meter, int], ...]
+    single: Asks
     """Requests and places: each call takes one."""
     tokens: tuple[Meter, ...]
     principal: Principal
@@ -96,17 +101,17 @@ class Limits:
             Unavailable: nobody can count, and `without_redis` is `closed`.
         """
         plan = self._plan(call)
-        if not plan.single and not plan.tokens:
-            return await next(call)
         asks = plan.single
         if plan.tokens:
-            asks += self._token_asks(call, plan)
+            asks += self._token_asks(call, plan.tokens)
+        if not asks:
+            return await next(call)
         held = await self._limiter.hold(call.id, asks)
-        if isinstance(held, Held):  # nothing may be awaited between this and `at_end`: the client may leave
-            call.at_end(partial(self._settle, held))
-        add_headers(call.receipt.headers, held.standings)
         if isinstance(held, Denied):
+            add_headers(call.receipt.headers, held.standings)
             raise _refusal(held, call)
+        call.at_end(partial(self._settle, held))  # nothing may be awaited before this: the client may leave
+        add_headers(call.receipt.headers, held.standings)
         return await next(call.but(waited_s=call.waited_s + held.waited_s) if held.waited_s else call)
 
     async def explain(self, call: Call) -> Mapping[str, object]:
@@ -122,9 +127,19 @@ class Limits:
         }
 
     def _settle(self, held: Held, receipt: Receipt) -> Awaitable[None] | None:
-        return self._limiter.settle(held, _used(receipt))
+        """Settle by the tokens used; `None`: nobody knows, or it is counted otherwise, so what was held counts."""
+        usage = receipt.usage
+        if receipt.cache == "hit" or receipt.outcome in ("failed", "refused"):
+            used = 0
+        elif usage is None:
+            used = None
+        else:
+            used = usage.prompt_tokens + usage.completion_tokens
+            if not used and usage.extras != NOTHING_ELSE:
+                used = None
+        return self._limiter.settle(held, used)
 
-    def _token_asks(self, call: Call, plan: Plan) -> tuple[tuple[Meter, int], ...]:
+    def _token_asks(self, call: Call, meters: tuple[Meter, ...]) -> Asks:
         """Return what to hold: prompt and answer by estimate, or a whole limit where only the prompt fits.
 
         A prompt that is more than a limit is asked for nevertheless, so that the limiter denies it.
@@ -132,12 +147,15 @@ class Limits:
         prompt = request_tokens(call.body.fields)
         wanted = prompt
         if call.operation in ("chat", "completions"):
-            wanted += _completion_tokens(call.body, self._options.completion_estimate)
-        return tuple([(meter, max(prompt, min(wanted, meter.limit))) for meter in plan.tokens])
+            wanted += _completion_tokens(call.body.fields, self._options.completion_estimate)
+        asks: Asks = ()
+        for meter in meters:
+            asks += ((meter, max(prompt, min(wanted, meter.limit))),)
+        return asks
 
     def _plan(self, call: Call) -> Plan:
         """Return the meters of a call; they are worked out once for each caller and route."""
-        principal, route = call.principal, call.route.name if call.route else ""
+        principal, route = call.principal, "" if call.route is None else call.route.name
         plan = self._plans.get((principal.id, route))
         if plan is None or (plan.principal is not principal and plan.principal != principal):
             if len(self._plans) >= MOST_PLANS:
@@ -195,23 +213,18 @@ def _check_model(name: str, routes: Routes) -> None:
 
 
 _LENGTHS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_count = msgspec.json.Decoder(int | None).decode
 
 
-def _completion_tokens(body: Body, otherwise: int) -> int:
+def _completion_tokens(fields: Mapping[str, Raw], otherwise: int) -> int:
     """Return how long the answers may be, all choices together."""
-    said = (body.get(name, int | None) for name in _LENGTHS if name in body.fields)
-    longest = next((count for count in said if count), None)
-    return (longest or otherwise) * (body.get("n", int | None) or 1)
-
-
-def _used(receipt: Receipt) -> int | None:
-    """Return the tokens to settle by; `None`: nobody knows, or it is counted otherwise, so what was held counts."""
-    if receipt.cache == "hit" or receipt.outcome in ("failed", "refused"):
-        return 0
-    usage = receipt.usage
-    if usage is None or (usage.total_tokens == 0 and usage.extras != NOTHING_ELSE):
-        return None
-    return usage.total_tokens
+    length = otherwise
+    for name in _LENGTHS:
+        if name in fields and (said := _count(fields[name])):
+            length = said
+            break
+    choices = _count(fields["n"]) if "n" in fields else None
+    return length * (choices or 1)
 
 
 _UNITS = {
@@ -240,23 +253,31 @@ def _refusal(denied: Denied, call: Call) -> LimitReached:
     return LimitReached(f"{_may(denied.meter)}{needs}; try again in {go_duration(wait_s)}", retry_after_s=wait_s)
 
 
-_KINDS = tuple(
-    (kind, f"x-ratelimit-limit-{kind}", f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}")
-    for kind in ("requests", "tokens")
-)
+_REQUESTS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
+_TOKENS = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
 
 
 def add_headers(headers: dict[str, str], standings: Sequence[Standing]) -> None:
     """Add OpenAI's `x-ratelimit-…`, for the requests and for the tokens that leave least."""
-    for kind, limit, remaining, reset in _KINDS:
-        tightest: Standing | None = None
-        for standing in standings:
-            if standing.meter.kind == kind and (tightest is None or _is_tighter(standing, tightest)):
-                tightest = standing
-        if tightest is not None:
-            headers[limit] = str(tightest.meter.limit)
-            headers[remaining] = str(tightest.remaining)
-            headers[reset] = go_duration(tightest.reset_s)
+    requests: Standing | None = None
+    tokens: Standing | None = None
+    for standing in standings:
+        kind = standing.meter.kind
+        if kind == "requests":
+            if requests is None or _is_tighter(standing, requests):
+                requests = standing
+        elif kind == "tokens" and (tokens is None or _is_tighter(standing, tokens)):
+            tokens = standing
+    reset_s, reset = -1.0, ""
+    for told, names in ((requests, _REQUESTS), (tokens, _TOKENS)):
+        if told is None:
+            continue
+        if told.reset_s != reset_s:  # as a rule, all are whole again at the same moment
+            reset_s = told.reset_s
+            reset = go_duration(reset_s)
+        headers[names[0]] = str(told.meter.limit)
+        headers[names[1]] = str(told.remaining)
+        headers[names[2]] = reset
 
 
 def _is_tighter(one: Standing, other: Standing) -> bool:
@@ -264,16 +285,15 @@ def _is_tighter(one: Standing, other: Standing) -> bool:
 
 
 def go_duration(seconds: float) -> str:
-    """Return a duration as Go prints it, and OpenAI's headers with it: `12ms`, `1.5s`, `6m0s`. Never too short."""
-    return _go_ms(math.ceil(round(seconds * 1000, 3)))
+    """Return a duration as Go prints it, and OpenAI's headers with it: `12ms`, `1.5s`, `6m0s`.
 
-
-@lru_cache(8)
-def _go_ms(ms: int) -> str:
-    """Of one call, the meters are whole again at the same moment, as a rule: more is not worth remembering."""
+    Never too short, but for half a microsecond: so much is an error of the sum.
+    """
+    ms = math.ceil(seconds * 1000 - 0.0005)
     if 0 < ms < 1000:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)
-    hours, minutes = divmod(minutes, 60)
     said = f"{ms / 1000:g}s"
-    return f"{hours}h{minutes}m{said}" if hours else f"{minutes}m{said}" if minutes else said
+    if not minutes:
+        return said
+    return f"{minutes}m{said}" if minutes < 60 else f"{minutes // 60}h{minutes % 60}m{said}"

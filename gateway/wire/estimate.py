@@ -12,6 +12,7 @@ from msgspec import Raw
 
 READ = ("messages", "input", "prompt", "system", "instructions", "tools", "query", "documents")
 """Fields of a request that a model reads."""
+_READ = frozenset(READ)
 CHARS_A_TOKEN = 4
 TOKENS_A_MESSAGE = 4
 TOKENS_AN_ATTACHMENT = 1_000
@@ -37,8 +38,8 @@ _LINKED_IMAGE = re.compile(rb'"url"\s{0,9}:\s{0,9}"https?:')
 def request_tokens(fields: Mapping[str, Raw]) -> int:
     """Return about how many tokens a request is for a model, by its top-level fields, whatever its surface."""
     tokens = 0
-    for name in READ:
-        if (said := fields.get(name)) is not None:
+    for name, said in fields.items():
+        if name in _READ:
             tokens += prompt_tokens(bytes(said))
     return tokens
 
@@ -49,7 +50,10 @@ def prompt_tokens(messages: bytes) -> int:
     It takes a few milliseconds at most, however long they are: a thread would not help, for the work holds the
     interpreter's lock.
     """
-    text, length, attachments = _without_attachments(messages)
+    if len(messages) <= MOST_EXAMINED and b'"data' not in messages:
+        text, length, attachments = messages, len(messages), 0
+    else:
+        text, length, attachments = _without_attachments(messages)
     count = text.count(b'"role"')
     said = max(0.0, _tokens(text) - count * (_MESSAGE_SYNTAX // CHARS_A_TOKEN)) + count * TOKENS_A_MESSAGE
     if b'"url"' in text:
@@ -68,8 +72,6 @@ def _without_attachments(messages: bytes) -> tuple[bytes, int, int]:
     What is base64 is no text. It is stepped over, and the text around it read, until enough was read; of what is
     behind that, samples are taken.
     """
-    if len(messages) <= MOST_EXAMINED and b'"data' not in messages:
-        return messages, len(messages), 0
     found, at, left = 0, 0, MOST_EXAMINED
     pieces: list[bytes] = []
     while at < len(messages) and left > 0 and len(pieces) < MOST_ATTACHMENTS:
