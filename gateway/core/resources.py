@@ -331,6 +331,10 @@ class Fleet(Protocol):
         """Return why the deployment called `name` is not to be asked now; `None`: it may be."""
         ...
 
+    def is_free(self, name: str) -> bool:
+        """Tell whether everybody may ask it at once: it has neither rested nor asked not to be asked. Nearly always."""
+        ...
+
     def is_well(self, name: str) -> bool:
         """Tell whether nothing was wrong with it of late."""
         ...

@@ -21,28 +21,25 @@ class Lessons:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._learnt: dict[str, tuple[Fit, float]] = {}
-
-    def __bool__(self) -> bool:
-        """Whether anything was learnt at all."""
-        return bool(self._learnt)
+        self.learnt: dict[str, tuple[Fit, float]] = {}
+        """By deployments' names, and until when each counts."""
 
     def of(self, name: str) -> Fit | None:
         """Return what was learnt of the deployment called `name`; `None`: nothing that still counts."""
-        learnt = self._learnt.get(name)
+        learnt = self.learnt.get(name)
         if learnt is None:
             return None
         if learnt[1] <= self._clock.now():
-            del self._learnt[name]
+            del self.learnt[name]
             return None
         return learnt[0]
 
     def learn(self, name: str, more: Fit) -> None:
         """Remember it."""
-        if len(self._learnt) >= MOST_KEPT:
-            self._learnt.clear()
+        if len(self.learnt) >= MOST_KEPT:
+            self.learnt.clear()
         known = self.of(name)
-        self._learnt[name] = (more if known is None else known | more, self._clock.now() + LEARNT_S)
+        self.learnt[name] = (more if known is None else known | more, self._clock.now() + LEARNT_S)
 
 
 class KnownFits:
@@ -64,7 +61,7 @@ class KnownFits:
             known = self._known[deployment.name]
         except KeyError:
             known = self._look_up(deployment)
-        learnt = self._lessons.of(deployment.name) if self._lessons else None
+        learnt = self._lessons.of(deployment.name) if self._lessons.learnt else None
         if learnt is None:
             return known
         return learnt if known is None else known | learnt

@@ -79,12 +79,14 @@ class LiveFleet:
                 live.sort(key=lambda d: d.dearness)
         return live + drained
 
+    def is_free(self, name: str) -> bool:
+        """Tell whether everybody may ask the deployment called `name` at once, as nearly always; `rest` tells more."""
+        health = self._health.get(name)
+        return health is None or (not health.strikes and health.wishes_until_s == -inf)
+
     def rest(self, name: str) -> Rest | None:
         """Return why the deployment called `name` is not to be asked now; `None`: it may be."""
-        health = self._health.get(name)
-        if health is None or (not health.strikes and health.wishes_until_s == -inf):
-            return None
-        return health.rest(self._clock.now())
+        return None if self.is_free(name) else self._health[name].rest(self._clock.now())
 
     def is_well(self, name: str) -> bool:
         """Tell whether nothing was wrong with it of late."""

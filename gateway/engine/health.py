@@ -123,6 +123,7 @@ class Health:
                 return Rest(TRIED_S, self.strikes)
         if self.wishes_until_s > now_s:
             return Rest(self.wishes_until_s - now_s)
+        self.wishes_until_s = -inf
         return None
 
     def condition(self, name: str, now_s: float, rules: Rules) -> Condition:
@@ -144,7 +145,7 @@ class Health:
         if mean is None:
             self.first_chunk_s = first_chunk_s
         else:
-            weight = 1 - (1 - WEIGHT_OF_NEWEST) * self._freshness(now_s)
+            weight = 1 - (1 - WEIGHT_OF_NEWEST) * 0.5 ** ((now_s - self.measured_s) / FADES_S)
             self.first_chunk_s = mean + weight * (first_chunk_s - mean)
         self.measured_s = now_s
         if stream:
@@ -158,7 +159,7 @@ class Health:
         mean = self.first_chunk_s
         if self.in_flight:
             return inf if mean is None else mean
-        return 0.0 if mean is None else mean * self._freshness(now_s)
+        return 0.0 if mean is None else mean * 0.5 ** ((now_s - self.measured_s) / FADES_S)
 
     def late_s(self, percentile: float) -> float | None:
         """Return the percentile of the last streams' first tokens; `None`: too few were seen."""
@@ -206,10 +207,6 @@ class Health:
     def wish(self, now_s: float, seconds: float) -> None:
         """Heed what the upstream asked for."""
         self.wishes_until_s = max(self.wishes_until_s, now_s + min(seconds, LONGEST_WISH_S))
-
-    def _freshness(self, now_s: float) -> float:
-        """Return how much of what was measured still holds, 0 to 1."""
-        return 0.5 ** ((now_s - self.measured_s) / FADES_S)
 
     def _count(self, now_s: float, *, bad: bool) -> None:
         self._outcomes.append((now_s, bad))

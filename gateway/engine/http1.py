@@ -89,16 +89,23 @@ class NativeTransport:
         exchange = Exchange(loop, deadline, request.method != "HEAD")
         try:
             connection = origin.idle_one(loop.time()) or await origin.turn(exchange)
-            if connection is not None:
-                if await connection.ask(exchange, head, body):
-                    return exchange if origin.forwarder is None else origin.answered(exchange)
-                exchange.stale = False
+            while True:
+                if connection is None:
+                    connection = await origin.connect(connect_s, deadline)
+                if (sending := connection.ask(exchange, head, body)) is not None:
+                    await sending
+                while not (exchange.begun or exchange.stale):
+                    if exchange.failure is not None:
+                        raise exchange.failure
+                    await exchange.wait()
+                if exchange.begun:
+                    break
                 if request.upload is not None and request.upload.spent:
-                    origin.free()
                     raise Unreachable("the upstream closed the connection, and this body cannot be sent twice")
-            connection = await origin.connect(connect_s, deadline)
-            await connection.ask(exchange, head, body)
+                connection, exchange.stale = None, False
         except BaseException:
+            if exchange.stale:
+                origin.free()  # the place of a connection that was closed, in which another was to be asked
             exchange.close()
             raise
         return exchange if origin.forwarder is None else origin.answered(exchange)
@@ -125,6 +132,11 @@ class NativeTransport:
             self._tls.set_alpn_protocols(["http/1.1"])
             self._tls_ready = True
         return self._tls
+
+    @property
+    def sweeps(self) -> bool:
+        """It is seen to that idle connections are closed in time."""
+        return self._sweeper is not None
 
     def forgot(self) -> None:
         """Know that a connection is closed."""
@@ -278,7 +290,8 @@ class Origin:
         else:
             connection.idle_since_s = now_s
             self._idle[connection] = None
-            self._pool.sweep_later(connection.loop)
+            if not self._pool.sweeps:
+                self._pool.sweep_later(connection.loop)
 
     def free(self) -> None:
         """Take back a place without a connection: for the first in line, if there is one."""

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from contextlib import aclosing
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -12,6 +13,7 @@ from gateway.core.call import Upload
 from gateway.core.errors import Unreachable
 from gateway.engine.failures import broke_off
 from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
+from gateway.engine.timer import Timer
 
 MOST_HEAD_BYTES = 64 * 1024
 """A longer head is none. The same bounds trailers, and chunk extensions between two pieces of a body."""
@@ -70,6 +72,7 @@ class Connection(asyncio.Protocol):
         "old_at_s",
         "on_body",
         "on_header",
+        "timer",
         "used",
     )
 
@@ -85,6 +88,7 @@ class Connection(asyncio.Protocol):
         self.old_at_s = 0.0
         """From then on it is not used again."""
         self.asked_s = 0.0
+        self.timer = Timer(loop, stays=True)
         self._transport: asyncio.Transport | None = None
         self._fields: dict[bytes, bytes] = {}
         self.on_header = self._fields.__setitem__
@@ -109,58 +113,47 @@ class Connection(asyncio.Protocol):
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def ask(self, exchange: Exchange, head: bytes, body: bytes | Upload) -> bool:
-        """Send a request and wait for the head of its answer.
+    def ask(self, exchange: Exchange, head: bytes, body: bytes | Upload) -> Coroutine[Any, Any, None] | None:
+        """Send a request; return what is still to be awaited of that. The exchange tells what becomes of it.
 
-        Returns:
-            False when this was a reused connection that the upstream had closed already: the caller may ask again on
-            a new one, and still holds the place in the pool. That is safe, though the request may be no idempotent
-            one, because a server that closes an idle connection has not read what came too late: no byte of an answer
-            has arrived, and the end came within a round trip of asking (`STALE_WITHIN_S`). A connection that dies
-            later, or that was new, or that said a single byte, may have had its request carried out: never again.
+        It is `stale` when this was a reused connection that the upstream had closed already: the caller may ask again
+        on a new one, and still holds the place in the pool. That is safe, though the request may be no idempotent one,
+        because a server that closes an idle connection has not read what came too late: no byte of an answer has
+        arrived, and the end came within a round trip of asking (`STALE_WITHIN_S`). A connection that dies later, or
+        that was new, or that said a single byte, may have had its request carried out: never again.
 
         Raises:
-            Unreachable: it broke before the head came.
-            TimedOut: the exchange's deadline passed.
+            Unreachable: it is closed, though it was new.
         """
         transport = self._transport
         if transport is None or self.lost or transport.is_closing():
-            return self._closed_before_asking()
+            self._closed_before_asking(exchange)
+            return None
         self._reset()
-        self.exchange, exchange.connection = exchange, self
+        if exchange.timer is not None:
+            exchange.timer.stop()
+        self.exchange, exchange.connection, exchange.timer = exchange, self, self.timer
+        self.timer.waiting = exchange
         self.asked_s = self.loop.time()
-        try:
-            if not isinstance(body, bytes):
-                transport.write(head)
-                await self._pass_on(transport, exchange, body)
-            elif len(body) <= SLICE_BYTES:
-                transport.write(head + body)
-            else:
-                transport.write(head)
-                await self._write(transport, exchange, body)
-            while not exchange.begun:
-                if exchange.failure is not None:
-                    raise exchange.failure
-                if exchange.stale:
-                    return False
-                await exchange.wait()
-        except BaseException:
-            if exchange.stale:  # the caller left just when it would have asked again
-                self.home.free()
-            raise
-        return True
+        if isinstance(body, bytes) and len(body) <= SLICE_BYTES:
+            transport.write(head + body)
+            return None
+        transport.write(head)
+        self._writing = True
+        if isinstance(body, bytes):
+            return self._write(transport, exchange, body)
+        return self._pass_on(transport, exchange, body)
 
-    def _closed_before_asking(self) -> bool:
-        if self.used:
-            return False
-        self.home.free()
-        raise Unreachable("the upstream closed the connection before it was asked")
+    def _closed_before_asking(self, exchange: Exchange) -> None:
+        exchange.stale = self.used
+        if not self.used:
+            self.home.free()
+            raise Unreachable("the upstream closed the connection before it was asked")
 
     async def _write(self, transport: asyncio.Transport, exchange: Exchange, body: bytes) -> None:
         """Write a long body as fast as it is taken; an answer of refusal that comes early ends it."""
         view = memoryview(body)
         sent = 0
-        self._writing = True
         while sent < len(view):
             if exchange.settled:
                 return
@@ -173,7 +166,6 @@ class Connection(asyncio.Protocol):
 
     async def _pass_on(self, transport: asyncio.Transport, exchange: Exchange, upload: Upload) -> None:
         """Write a body as it comes, and no faster than it is taken; an answer of refusal that comes early ends it."""
-        self._writing = True
         left = upload.length
         async with aclosing(upload.pieces()) as pieces:
             while (piece := await exchange.next_of(pieces)) is not None:
@@ -239,7 +231,8 @@ class Connection(asyncio.Protocol):
             self._hand_on(exchange)
             self._fail(exchange, self._broken or "the upstream's answer is no HTTP/1.1", error)
             return
-        self._hand_on(exchange)
+        if self._body:
+            self._hand_on(exchange)
         if exchange.received != before:
             self._quiet_bytes = 0
         elif self._quiet_bytes > MOST_HEAD_BYTES and not exchange.ended:
@@ -263,6 +256,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by whomever."""
         self._lose(exc)
+        self.timer.stop()
         self._parser = None  # it holds bound methods of ours
         self.home.forget(self)
 
@@ -316,18 +310,19 @@ class Connection(asyncio.Protocol):
         """Know the end of the answer, or of what only announced it."""
         if self._interim:
             self._interim = False
-        elif self.exchange is not None and self._parser is not None and not self.exchange.ended and not self._broken:
+            return
+        exchange = self.exchange
+        if exchange is not None and self._parser is not None and not exchange.ended and not self._broken:
             self._keep = self._parser.should_keep_alive()
-            self._hand_on(self.exchange)
-            self.exchange.end()
+            if self._body:
+                self._hand_on(exchange)
+            exchange.end()
 
     def _hand_on(self, exchange: Exchange) -> None:
         """Hand on what has come of the body; what comes behind its end is nobody's."""
-        body = self._body
-        if body:
-            if not exchange.ended and not self._broken:
-                exchange.take(body)
-            body.clear()
+        if not exchange.ended and not self._broken:
+            exchange.take(self._body)
+        self._body.clear()
 
     # ── Endings ──────────────────────────────────────────────────────────────────────────────────────────────────
 

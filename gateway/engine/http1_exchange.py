@@ -1,4 +1,4 @@
-"""One request and its answer over HTTP/1.1: what the caller holds, and the one timer that bounds it."""
+"""One request and its answer: what the caller holds, and the one timer that bounds it."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.core.errors import TimedOut, Unreachable
 from gateway.engine.failures import timed_out
 from gateway.engine.inflate import Inflater
+from gateway.engine.timer import Timer
 from gateway.engine.transport import Deadline
 
 SILENCE = ("idle", "throughput")
@@ -34,17 +35,16 @@ class Exchange:
     It owns its connection while one is set: whoever closes the exchange before the body's end closes that connection
     with it. When the body's last byte has arrived the connection goes back to the pool by itself, read or not.
 
-    The timer is armed when a wait begins and stays armed through later waits. It fires early when the caller has
-    moved the deadline on, and is then armed again; it is replaced when the deadline was moved to an earlier time.
+    The timer is set when a wait begins and stays set through later waits. It rings early when the caller has moved the
+    deadline on, and is then set again; it is set anew when the deadline was moved to an earlier time. A connection that
+    carries one exchange after the other lends its own.
     """
 
     __slots__ = (
-        "_armed_s",
         "_deadline",
         "_inflater",
         "_loop",
         "_parts",
-        "_timer",
         "_waiter",
         "begun",
         "connection",
@@ -54,6 +54,7 @@ class Exchange:
         "received",
         "stale",
         "status",
+        "timer",
         "unread",
         "wants_body",
     )
@@ -78,8 +79,8 @@ class Exchange:
         self._loop = loop
         self._deadline = deadline
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_s = 0.0
+        self.timer: Timer | None = None
+        """Its connection's, or its own."""
 
     # ── The caller's side ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -114,9 +115,15 @@ class Exchange:
             parts.append(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def whole(self) -> bytes | None:
+        """Return the body if all of it is here and none was taken; `None`: it has to be waited for, or unpacked."""
+        if not self.ended or self._inflater is not None:
+            return None
+        self.unread, parts = 0, self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def close(self) -> None:
         """Let go of it; a body that is not here to its end takes the connection with it."""
-        self._stop()
         if not self.ended:
             self.fail(Unreachable("the answer was closed before its end"))
 
@@ -168,7 +175,8 @@ class Exchange:
     def end(self) -> None:
         """Know that the body is here to its end; no clock bounds it any more."""
         self.ended, self.connection = True, None
-        self._stop()
+        if self.timer is not None:
+            self._part()
 
     def fail(self, failure: Unreachable | TimedOut) -> None:
         """Know that no more will come; what has come can still be read."""
@@ -177,7 +185,8 @@ class Exchange:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.drop()
-        self._stop()
+        if self.timer is not None:
+            self._part()
         self.wake()
 
     def wake(self) -> None:
@@ -192,10 +201,21 @@ class Exchange:
         A future and no coroutine: a frame less for each wake-up to go through.
         """
         waiter = self._waiter = self._loop.create_future()
-        at_s = self._deadline.at_s
-        if self._timer is None or at_s < self._armed_s:
-            self._arm(at_s)
+        timer, at_s = self.timer, self._deadline.at_s
+        if timer is None or at_s < timer.at_s:
+            self._ring_at(at_s)
         return waiter
+
+    # ── The timer's side ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def late(self) -> None:
+        """The timer's time has come; the deadline's may have been moved."""
+        if self._waiter is not None and not self._waiter.done():
+            at_s = self._deadline.at_s
+            if at_s - self._loop.time() > 0.001:  # event loops round to a millisecond
+                self._ring_at(at_s)
+            else:
+                self.fail(timed_out(self._deadline.clock))
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -217,30 +237,22 @@ class Exchange:
                 connection.listen()
         return data
 
-    def _arm(self, at_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _ring_at(self, at_s: float) -> None:
         if at_s <= self._loop.time():
             self.fail(timed_out(self._deadline.clock))
-        else:
-            self._armed_s = at_s
-            self._timer = self._loop.call_at(at_s, self._fire)
+            return
+        if self.timer is None:
+            self.timer = Timer(self._loop)
+            self.timer.waiting = self
+        self.timer.ring_at(at_s)
 
-    def _fire(self) -> None:
-        """The timer's time has come; the deadline's may have been moved."""
-        self._timer = None
-        if self._waiter is not None and not self._waiter.done():
-            at_s = self._deadline.at_s
-            if at_s - self._loop.time() > 0.001:  # event loops round to a millisecond
-                self._arm(at_s)
-            else:
-                self.fail(timed_out(self._deadline.clock))
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _part(self) -> None:
+        """Give a timer back that is lent, and stop one's own."""
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.waiting = None
+            if not timer.stays:
+                timer.stop()
 
     def _too_long(self, most: int) -> Unreachable:
         too_long = Unreachable(f"the upstream's answer is longer than {most} bytes")

@@ -29,20 +29,22 @@ class Allowance:
 
     def earn(self) -> None:
         """Note a call."""
-        self._calls[self._slot()] += 1
+        second = int(self._clock.now())
+        if second != self._second:
+            self._forget(second)
+        self._calls[second % WINDOW_S] += 1
 
     def spend(self) -> bool:
         """Take one extra, if there is one left."""
-        slot = self._slot()
+        second = int(self._clock.now())
+        self._forget(second)
         if sum(self._extras) + 1 > self._floor + self._share * sum(self._calls):
             return False
-        self._extras[slot] += 1
+        self._extras[second % WINDOW_S] += 1
         return True
 
-    def _slot(self) -> int:
-        """Return where the present second is counted, and forget what has become too old."""
-        second = int(self._clock.now())
+    def _forget(self, second: int) -> None:
+        """Forget what has become too old by this second."""
         for passed in range(self._second + 1, min(second, self._second + WINDOW_S) + 1):
             self._calls[passed % WINDOW_S] = self._extras[passed % WINDOW_S] = 0
         self._second = max(second, self._second)
-        return second % WINDOW_S

@@ -14,13 +14,13 @@ from msgspec import Meta
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.wait import wait_base, wait_exponential_jitter
 
-from gateway.core.call import OF_MODELS, Attempt, Call, Operation
+from gateway.core.call import OF_MODELS, Call, Operation
 from gateway.core.errors import UnknownModel, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Why
 from gateway.core.reply import Reply
 from gateway.core.resources import Resources
-from gateway.core.route import Deployment, Hedge
+from gateway.core.route import Hedge
 from gateway.core.units import Duration
 from gateway.middleware.allowance import Allowance
 from gateway.middleware.base import Options
@@ -28,10 +28,12 @@ from gateway.middleware.fitting import DROPPED, Fitted, learn
 from gateway.middleware.hedge import race
 from gateway.middleware.rescue import hold, rescued
 from gateway.middleware.through_chat import as_chat, through_chat
-from gateway.middleware.tries import Ask, Begun, Place, Tries
+from gateway.middleware.tries import Ask, Begun, Means, Place, Tries
 
 JOINS = ("restart", "continue")
 """What joins two streams; only chunks of chat completions can be: others pass through them."""
+ASKED = b"x-stainless-retry-count"
+"""How often the client's own SDK has already retried this very request."""
 FLOOR = 100
 """Repeated attempts within ten seconds that are always allowed, however few calls there are."""
 HEDGE_FLOOR = 1
@@ -70,11 +72,12 @@ class Retry:
 
     def __init__(self, options: RetryOptions, resources: Resources) -> None:
         self._attempts = options.attempts
-        self._waits = Waits(options)
         self._resources = resources
         self._fleet = resources.fleet
         self._fits = resources.fits
         self._repeats = Allowance(resources.clock, options.share, floor=FLOOR)
+        self._waits = Waits(options)
+        self._means = Means(self._waits, resources.candidates, resources.fleet, self._repeats)
         self._hedges: dict[str, Allowance] = {}
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
@@ -93,30 +96,27 @@ class Retry:
         if joins and (chat := as_chat(call)) is not None:
             return await through_chat(call, chat, partial(self.__call__, next=next))
         self._repeats.earn()
-        tries = Tries(
-            call,
-            route,
-            max(1, self._attempts - _asked_by_client(call)),
-            patience=self._waits,
-            candidates=self._resources.candidates,
-            fleet=self._fleet,
-            repeats=self._repeats,
-        )
-        ask = partial(self._ask, tries, next)
-        begun: Begun | UpstreamFailed | None = None
-        while not isinstance(begun, Begun):
-            place = await tries.next_place(begun)
-            why: Why = "first" if begun is None else "retry"
-            if route.hedge is not None and call.stream and begun is None and not _is_upload(call):
-                begun = await self._hedged(call, route.hedge, tries, place, ask)
-            else:
-                begun = await ask(call, place, why)
+        asked = call.headers.raw.get(ASKED)
+        tries = Tries(call, route, self._attempts if asked is None else self._left(asked), self._means)
+        place = tries.first() or await tries.next_place()
+        if route.hedge is not None and call.stream and not _is_upload(call):
+            begun = await self._hedged(call, route.hedge, tries, place, partial(self._ask, tries, next))
+        else:
+            begun = await self._ask(tries, next, call, place, "first")
+        while True:
             if isinstance(begun, Begun) and route.midstream == "buffer" and call.operation == "chat":
                 begun = await hold(begun, tries)
+            if isinstance(begun, Begun):
+                break
+            begun = await self._ask(tries, next, call, await tries.next_place(begun), "retry")
         if begun.reply.rest is not None and call.surface == call.operation == "chat" and route.midstream in JOINS:
-            prefill = self._resources.candidates.prefill
+            ask, prefill = partial(self._ask, tries, next), self._resources.candidates.prefill
             return Reply(begun.reply.first, rescued(call, begun, tries, ask=ask, prefill=prefill))
         return begun.reply
+
+    def _left(self, asked: bytes) -> int:
+        """Return how many attempts are left to a call that its client's own SDK has asked so often before."""
+        return max(1, self._attempts - int(asked)) if asked.isdigit() and len(asked) < 4 else self._attempts
 
     async def _ask(self, tries: Tries, next: Handler, call: Call, place: Place, why: Why) -> Begun | UpstreamFailed:
         """Return the answer that a place begins, or why it does not.
@@ -127,49 +127,51 @@ class Retry:
             BadRequest: the call says what the deployment does not take.
             UpstreamFailed: no other attempt can help.
         """
-        deployment = place.deployment
+        deployment, fleet = place.deployment, self._fleet
+        fits = None if tries.route.unsupported == "pass" else self._fits
         while True:
-            fitted = self._fitted(call, deployment)
+            fit = None if fits is None else fits.of(deployment)
+            fitted = None if fit is None else Fitted(call, deployment, fit)
             asked = call if fitted is None else fitted.call
             attempt = asked.attempt(deployment, why)
+            tried = attempt.tried
+            fleet.begin(deployment, tried)
+            attempt.at_end(partial(fleet.end, tried))
             try:
-                reply = await self._begin(attempt, next, fitted)
+                if fitted is not None:
+                    fitted.check()
+                reply = await next(attempt)
             except UpstreamFailed as error:
-                attempt.tried.wasted = True
-                if self._fits is not None and learn(asked, deployment, error, self._fits) and tries.once_more():
+                await attempt.over(error)
+                tried.wasted = True
+                if self._can_be_mended(asked, place, error, tries):
                     why = "retry"
                     continue
-                tries.failed(place, error)
-                if call.passage is not None and call.passage.spent:
-                    raise  # its body has gone, and cannot be sent once more
                 return error
+            except BaseException as error:
+                await attempt.over(error)
+                raise
+            tried.first_chunk_s = attempt.clock.now() - tried.began_s
+            fleet.spoke(tried, stream=attempt.stream)
             if fitted is not None and fitted.dropped:
                 call.receipt.headers[DROPPED] = ", ".join(fitted.dropped)
             elif why != "first":
                 call.receipt.headers.pop(DROPPED, None)  # of an answer that had begun, and broke
             return Begun(place, attempt, reply)
 
-    def _fitted(self, call: Call, deployment: Deployment) -> Fitted | None:
-        """Return the call as the deployment takes it; `None`: as it is."""
-        if self._fits is None or call.route is None or call.route.unsupported == "pass":
-            return None
-        fit = self._fits.of(deployment)
-        return None if fit is None else Fitted(call, deployment, fit)
+    def _can_be_mended(self, asked: Call, place: Place, error: UpstreamFailed, tries: Tries) -> bool:
+        """Draw the consequences of a failure; return whether the same place is to be asked once more, without what it
+        has said that it does not take.
 
-    async def _begin(self, attempt: Attempt, next: Handler, fitted: Fitted | None) -> Reply:
-        tried = attempt.tried
-        self._fleet.begin(attempt.deployment, tried)
-        attempt.at_end(partial(self._fleet.end, tried))
-        try:
-            if fitted is not None:
-                fitted.check()
-            reply = await next(attempt)
-        except BaseException as error:
-            await attempt.over(error)
-            raise
-        tried.first_chunk_s = attempt.clock.now() - tried.began_s
-        self._fleet.spoke(tried, stream=attempt.stream)
-        return reply
+        Raises:
+            UpstreamFailed: no other attempt can help.
+        """
+        if self._fits is not None and learn(asked, place.deployment, error, self._fits) and tries.once_more():
+            return True
+        tries.failed(place, error)
+        if asked.passage is not None and asked.passage.spent:
+            raise error  # its body has gone, and cannot be sent once more
+        return False
 
     async def _hedged(self, call: Call, hedge: Hedge, tries: Tries, place: Place, ask: Ask) -> Begun | UpstreamFailed:
         """Ask a place and, when it is late to speak, another beside it."""
@@ -203,9 +205,3 @@ class Waits:
 def _is_upload(call: Call) -> bool:
     """Whether there is one body that comes as it is sent on: two cannot read from it at the same time."""
     return call.passage is not None and call.passage.upload is not None
-
-
-def _asked_by_client(call: Call) -> int:
-    """How often the client's own SDK has already retried this very request."""
-    said = call.headers.get("x-stainless-retry-count")
-    return int(said) if said.isdecimal() and len(said) < 4 else 0

@@ -1,6 +1,6 @@
 """What one call has tried, and whom it may still ask: one budget of attempts and of time, whatever it is spent on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from math import inf
 from typing import Protocol
 
@@ -60,6 +60,16 @@ class Patience(Protocol):
         ...
 
 
+class Means(Struct, frozen=True):
+    """What every call's tries go by."""
+
+    patience: Patience
+    candidates: Candidates
+    fleet: Fleet
+    repeats: Allowance
+    """What all calls together may ask of those that are not well."""
+
+
 class Tries:
     """The state of one call's search for an answer.
 
@@ -67,31 +77,31 @@ class Tries:
         call: the call.
         route: where its model leads.
         left: attempts in all.
-        patience: how long to wait.
-        candidates, fleet: who may be asked, and how they are.
-        repeats: what all calls together may ask of those that are not well.
+        means: what to go by.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        route: Route,
-        left: int,
-        *,
-        patience: Patience,
-        candidates: Candidates,
-        fleet: Fleet,
-        repeats: Allowance,
-    ) -> None:
+    __slots__ = ("_call", "_had_too_long", "_means", "_seen", "_unseen", "left", "route")
+
+    def __init__(self, call: Call, route: Route, left: int, means: Means) -> None:
         self.left = left
         self.route = route
         self._call = call
-        self._patience = patience
-        self._candidates = candidates
-        self._fleet = fleet
-        self._repeats = repeats
-        self._places = _places(candidates.of(route, call.principal))
+        self._means = means
+        self._seen: list[Place] = []
+        self._unseen: Iterator[Deployment] = means.candidates.of(route, call.principal)
+        """Who else may answer, not looked up before somebody wants to know: mostly the first one does."""
         self._had_too_long = False
+
+    def first(self) -> Place | None:
+        """Return the best place of all, if it may be asked at once; `None`: see `next_place`."""
+        for deployment in self._unseen:
+            place = Place(deployment)
+            self._seen.append(place)
+            if self._means.fleet.is_free(deployment.name):
+                self.left -= 1
+                return place
+            break
+        return None
 
     async def next_place(self, failure: UpstreamFailed | None = None) -> Place:
         """Return whom to ask now, when the time has come.
@@ -120,9 +130,10 @@ class Tries:
 
     def beside(self, first: Place) -> Place | None:
         """Return who may be asked while `first` makes us wait: somebody well, whom this call has not asked."""
-        for place in self._places:
+        fleet = self._means.fleet
+        for place in self._places():
             name = place.deployment.name
-            if place is not first and not place.asked and self._fleet.is_well(name) and self._fleet.rest(name) is None:
+            if place is not first and not place.asked and fleet.is_well(name) and fleet.rest(name) is None:
                 return place
         return None
 
@@ -135,24 +146,29 @@ class Tries:
         now_s = self._call.clock.now()
         place.asked += 1
         patience_s = error.retry_after_s
-        place.ready_s = now_s + (self._patience.backoff_s(place.asked) if patience_s is None else patience_s)
+        place.ready_s = now_s + (self._means.patience.backoff_s(place.asked) if patience_s is None else patience_s)
         if error.elsewhere:
             self._leave(lambda other: other.deployment.provider == place.deployment.provider)
         elif isinstance(error, TimedOut) and error.then != "retry":
             if error.then == "error":
                 raise error
-            if len(self._places) > 1:
+            if len(self._places()) > 1:
                 self._leave(lambda other: other is place)
         elif isinstance(error, Rejected) and error.code == TOO_LONG and not self._had_too_long:
             self._had_too_long = True
-            self._places = _places(self._candidates.for_long(self.route, self._call.principal))
+            self._seen, self._unseen = [], self._means.candidates.for_long(self.route, self._call.principal)
         elif not error.retryable and (not isinstance(error, Broke) or isinstance(error.__cause__, Rejected)):
             raise error
-        if not self._places:
+        if not self._places():
             raise error
 
+    def _places(self) -> list[Place]:
+        """Return all that are not left out, best first."""
+        self._seen += [Place(deployment) for deployment in self._unseen]
+        return self._seen
+
     def _leave(self, gone: "Gone") -> None:
-        self._places = [place for place in self._places if not gone(place)]
+        self._seen = [place for place in self._places() if not gone(place)]
 
     def _soonest(self, now_s: float) -> tuple[Place | None, float, Rest | None]:
         """Return who may be asked soonest, in how many seconds, and the shortest rest of those who may not.
@@ -160,9 +176,9 @@ class Tries:
         Of those who may be asked at once, whoever was asked least: the same again only when no other is left.
         """
         best, soonest, shortest = None, (inf, 0), None
-        for place in self._places:
+        for place in self._places():
             wait_s = max(0.0, place.ready_s - now_s)
-            rest = self._fleet.rest(place.deployment.name)
+            rest = self._means.fleet.rest(place.deployment.name)
             if rest is not None:
                 if shortest is None or rest.left_s < shortest.left_s:
                     shortest = rest
@@ -180,16 +196,16 @@ class Tries:
         return self._call.deadline_s - self._call.clock.now() < MOMENT_S
 
     def _is_worth(self, wait_s: float, now_s: float) -> bool:
-        return wait_s <= self._patience.patience_s and now_s + wait_s < self._call.deadline_s
+        return wait_s <= self._means.patience.patience_s and now_s + wait_s < self._call.deadline_s
 
     async def _may_ask(self, place: Place, failure: UpstreamFailed | None) -> bool:
         """Return whether it may be asked: the fleet gives leave, and it does not multiply the trouble that there is."""
         if failure is not None:
-            troubled = place.asked or not self._fleet.is_well(place.deployment.name)
-            if troubled and not self._repeats.spend():
+            troubled = place.asked or not self._means.fleet.is_well(place.deployment.name)
+            if troubled and not self._means.repeats.spend():
                 self._leave(lambda other: other is place)  # whoever is well may still be asked
                 return False
-        return await self._fleet.admit(place.deployment)
+        return await self._means.fleet.admit(place.deployment)
 
 
 class Gone(Protocol):
@@ -198,10 +214,6 @@ class Gone(Protocol):
     def __call__(self, other: Place, /) -> bool:
         """Return whether `other` is."""
         ...
-
-
-def _places(deployments: Iterable[Deployment]) -> list[Place]:
-    return [Place(deployment) for deployment in deployments]
 
 
 def _when(failure: UpstreamFailed, rest: Rest | None) -> UpstreamFailed:

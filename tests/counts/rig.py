@@ -26,9 +26,12 @@ from tests.serving import Serving, serving
 WITHIN_S = 30.0
 KEY = "counts-key-0123456789abcdef"
 EVENT = (
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
-    b'"choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n'
+    b'data: {"id":"chatcmpl-c","object":"chat.completion.chunk","created":1,"model":"gpt-4o-mini-2024-07-18",'
+    b'"service_tier":"default","system_fingerprint":"fp_c","choices":%b,"usage":%b,"obfuscation":"x7"}\n\n'
 )
+"""As OpenAI writes it, with all that it says beside what is said."""
+SPOKEN = b'[{"index":0,"delta":%b,"logprobs":null,"finish_reason":null}]'
+FINISHED = b'[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]'
 
 
 class Neighbours:
@@ -69,12 +72,13 @@ class Neighbours:
         more = {"stream": True, "stream_options": {"include_usage": True}}
         self._send(f"question {self._asked:09}", more, headers, "mock", KEY)
         self._take()
-        self._answer(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        for i in range(chunks):
-            self._chunk(EVENT % b'{"content":"word-%d-"}' % i, b"word-%d-" % i)
-        self._chunk(EVENT.replace(b"null", b'"stop"') % b"{}", b"finish_reason")
-        usage = b'"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}\n\n'
-        self._chunk(EVENT.partition(b'"choices"')[0] + usage, b"total_tokens")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        role = _said(b'{"role":"assistant","content":"","refusal":null}')
+        self._chunk(_said(b'{"content":"word-0-"}'), b"word-0-", before=head + _chunk(role))
+        for i in range(1, chunks):
+            self._chunk(_said(b'{"content":"word-%d-"}' % i), b"word-%d-" % i)
+        self._chunk(EVENT % (FINISHED, b"null"), b'"stop"')
+        self._chunk(EVENT % (b"[]", json.dumps(_USAGE, separators=(",", ":")).encode()), b"total_tokens")
         self._answer(_chunk(b"data: [DONE]\n\n") + _chunk(b""))
         self._hear(b"\r\n0\r\n\r\n")
 
@@ -110,8 +114,8 @@ class Neighbours:
             f"{head}authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
         )
 
-    def _chunk(self, data: bytes, heard: bytes) -> None:
-        self._answer(_chunk(data))
+    def _chunk(self, data: bytes, heard: bytes, *, before: bytes = b"") -> None:
+        self._answer(before + _chunk(data))  # in one go, or it would be read in one or in two
         self._hear(heard)
 
     def _answer(self, data: bytes) -> None:
@@ -133,9 +137,33 @@ class Neighbours:
                 sock.close()
 
 
-_USAGE = {"prompt_tokens": 20, "completion_tokens": 150, "total_tokens": 170}
-_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word " * 180}, "finish_reason": "stop"}
-_BODY = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "choices": [_CHOICE], "usage": _USAGE})
+_USAGE = {
+    "prompt_tokens": 20,
+    "completion_tokens": 150,
+    "total_tokens": 170,
+    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+    "completion_tokens_details": {
+        "reasoning_tokens": 0,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
+}
+_MESSAGE = {"role": "assistant", "content": "word " * 180, "refusal": None, "annotations": []}
+_BODY = json.dumps(
+    {
+        "id": "chatcmpl-c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [{"index": 0, "message": _MESSAGE, "logprobs": None, "finish_reason": "stop"}],
+        "usage": _USAGE,
+        "service_tier": "default",
+        "system_fingerprint": "fp_c",
+    },
+    indent=2,
+)
+"""As OpenAI writes it."""
 _WHOLE = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(_BODY)}\r\n\r\n{_BODY}".encode()
 
 
@@ -154,6 +182,10 @@ def _read_whole(sock: socket.socket) -> bytes:
         assert more, f"closed, after {head + end + body!r}"
         head, end, body = (head + end + body + more).partition(b"\r\n\r\n")
     return head
+
+
+def _said(delta: bytes) -> bytes:
+    return EVENT % (SPOKEN % delta, b"null")
 
 
 def _chunk(data: bytes) -> bytes:
