@@ -173,6 +173,17 @@ class Turn(Struct, frozen=True):
         return self.chain[-1] if self.chain else ""
 
 
+class Lookup(Struct, frozen=True):
+    """What is kept for a call, found in the question that held its limits: the cache need not ask again."""
+
+    call: "Call"
+    """As it was then. What is found is for this question, and no other that was made of it since."""
+    key: str
+    answer: bytes | None
+    put: Callable[[str, bytes, float], Awaitable[None] | None]
+    """Keeps another answer, for so many seconds; see `LooksUp.put_after_hold`."""
+
+
 class Call(Struct, frozen=True):
     """One request. Frozen: a middleware refines it by passing `call.but(...)` inward."""
 
@@ -193,6 +204,8 @@ class Call(Struct, frozen=True):
     principal: Principal = ANYONE
     waited_s: float = 0.0
     """How long it has waited for what all workers share (Redis): its patience is one, wherever it is spent."""
+    lookup: Lookup | None = None
+    """What was found for it in the cache, before it is there."""
     trace: str = ""
     """The inbound W3C `traceparent`, if it was well formed."""
     own: "Callable[[Call], Awaitable[Reply]] | None" = None

@@ -18,7 +18,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     tokens_per_minute: Count | None = None
     """Prompt and completion tokens in any 60 seconds."""
     concurrent: Count | None = None
-    """Calls at the same time."""
+    """Calls at the same time. With Redis, the place of one that is over is free at once for the calls that its own
+    worker takes, and at most some milliseconds later for those of others."""
 
 
 class Principal(Struct, frozen=True, dict=True, cache_hash=True):

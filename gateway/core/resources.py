@@ -66,6 +66,9 @@ class Held(Struct, frozen=True):
     standings: tuple[Standing, ...]
     waited_s: float = 0.0
     """How long the shared count was waited for; what this process was busy with meanwhile is not part of it."""
+    looked_up: bool = False
+    """Whether `answer` is what the cache has; else it has to be asked. See `LooksUp`."""
+    answer: bytes | None = None
 
 
 class Denied(Struct, frozen=True):
@@ -126,6 +129,18 @@ class Answers(Protocol):
 
     def put(self, key: str, answer: bytes, ttl_s: float) -> Awaitable[None] | None:
         """Keep `answer` for `ttl_s` seconds at most; returns what there is to wait for, as `Limiter.settle` does."""
+        ...
+
+
+class LooksUp(Protocol):
+    """A limiter that has the cache's answers beside it: what a call needs of both is one question."""
+
+    async def hold(self, id: str, asks: Sequence[tuple[Meter, int]], key: str = "") -> Held | Denied:
+        """Hold as a `Limiter` does; for a call that may pass, look up the answer under `key`, unless that is empty."""
+        ...
+
+    def put_after_hold(self, key: str, answer: bytes, ttl_s: float) -> Awaitable[None] | None:
+        """Keep an answer as `Answers` do, for a call that was held here: it leaves with what settles the call."""
         ...
 
 

@@ -4,16 +4,20 @@
 -- KEYS  one a meter. A window (requests, tokens) is a hash: a field for each second in which something was used,
 --       `sum` of them, `from` and `last`: the seconds between which they lie. Places (calls in flight) are a sorted
 --       set of the calls' ids by the millisecond in which each lease ends.
--- ARGV  operation, id of the call, and words: a lease's length in ms; then, for each key:
+--       The last may be an answer's instead: it is looked up by a hold that takes what it asks for.
+-- ARGV  operation, id of the call, and words: a lease's length in ms; then, for each meter:
 --         look, hold   kind (window or places), limit, amount
 --         settle       kind, change of the amount, second in which it was held
 --         renew        id of the call
+--       and, where an answer is looked up, the bytes of the longest that is told
 local SPAN = 60          -- seconds: WINDOW_S
 local PLACE_WAIT = 1000  -- ms: PLACE_WAIT_S
 
 local operation, id, words = ARGV[1], ARGV[2], {}
 for word in string.gmatch(ARGV[3], '%S+') do words[#words + 1] = word end
 local lease = tonumber(words[1])
+local longest_told = tonumber(ARGV[4])
+local meters = longest_told and {unpack(KEYS, 1, #KEYS - 1)} or KEYS
 local time = redis.call('TIME')
 local now = tonumber(time[1])
 local now_ms = now * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -105,10 +109,17 @@ local function lease_place(key, holder)
   redis.call('PEXPIRE', key, lease + 1000)
 end
 
+-- What is kept under `key`: an answer, `false` where there is none, the length of one that is too long to be told.
+local function look_up(key)
+  local length = redis.call('STRLEN', key)
+  if length == 0 then return false end
+  return length <= longest_told and redis.call('GET', key) or length
+end
+
 local function look_or_hold()
   local used, windows = {}, {}
   local denied, longest = 0, -2
-  for i, key in ipairs(KEYS) do
+  for i, key in ipairs(meters) do
     local kind, limit, amount = words[3 * i - 1], tonumber(words[3 * i]), tonumber(words[3 * i + 1])
     if kind == 'window' then
       windows[i] = slide(key)
@@ -122,8 +133,9 @@ local function look_or_hold()
       if this > longest then denied, longest = i, this end
     end
   end
+  local found = longest_told and denied == 0 and look_up(KEYS[#KEYS])  -- whatever it may say, nothing is taken yet
   local answer = {denied, now, longest == math.huge and -1 or longest}
-  for i, key in ipairs(KEYS) do
+  for i, key in ipairs(meters) do
     local limit, amount = tonumber(words[3 * i]), tonumber(words[3 * i + 1])
     local reset = 0
     if operation == 'hold' and denied == 0 then
@@ -134,6 +146,7 @@ local function look_or_hold()
     answer[#answer + 1] = math.max(0, limit - used[i])
     answer[#answer + 1] = reset
   end
+  if longest_told then answer[#answer + 1] = found end
   return answer
 end
 

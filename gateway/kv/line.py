@@ -1,12 +1,15 @@
 """A line to Redis: commands that are asked for while a round trip is under way leave together with the next.
 
-A line needs one connection however many calls there are, and round trips cost less where many share one. Whatever is
-asked is answered in time or refused with `Gone`; while Redis is gone, or too slow, everything is refused at once, and
-only a probe in the background waits for it. Where one line waited in vain no other has to: it raises an alarm, and
-whoever owns the lines has them all `lose` Redis. A round trip has no task of its own: a timer sees whether it is late.
+A line needs one connection however many calls there are, and round trips cost less where many share one. What is told
+and not asked, because nobody waits for the reply, has no round trip of its own: it leaves in front of what is asked
+next, or soon. Whatever is asked is answered in time or refused with `Gone`; while Redis is gone, or too slow,
+everything is refused at once, and only a probe in the background waits for it. Where one line waited in vain no other
+has to: it raises an alarm, and whoever owns the lines has them all `lose` Redis. A round trip has no task of its own: a
+timer sees whether it is late.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -30,6 +33,8 @@ LOOK_S = 0.002
 Redis, and is not counted as waiting for it."""
 QUICK = 2
 """Redis is back when a round trip takes no more than this part of the budget: a half."""
+SOON_S = 0.005
+"""How long what nobody waits for may wait for company."""
 MOST_AT_ONCE = 512
 """Commands in one round trip."""
 NO_ANSWER = "no answer in time"
@@ -46,7 +51,8 @@ class Asked(Struct):
     """A command on its way."""
 
     command: bytes
-    reply: asyncio.Future[Any]
+    reply: asyncio.Future[Any] | None
+    """`None`: nobody waits for it."""
     until_s: float
     """On the line's clock, `waited_s`: when the reply is late."""
     leaves_s: float
@@ -55,6 +61,13 @@ class Asked(Struct):
     """What it may take on top of the usual."""
     unclaimed: Callable[[Any], None] | None
     """Is given the reply if nobody waits for it any more."""
+    unknown: Callable[[], None] | None = None
+    """Is called where nobody waits, and Redis does not know the script."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether whoever asked has left, or was refused."""
+        return self.reply is not None and self.reply.done()
 
 
 class Line:
@@ -102,6 +115,9 @@ class Line:
         self._looked_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_sending = False
+        self._is_due = False
+        """Something that waits is to leave with the next round trip, and not only when another does."""
+        self._soon: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._probing: asyncio.Task[None] | None = None
 
@@ -117,8 +133,14 @@ class Line:
             self.lose(error)
 
     async def close(self) -> None:
-        """Refuse what still waits and what is still to come, and disconnect."""
+        """Have written what was told, refuse what still waits and what is still to come, and disconnect."""
+        if any(asked.reply is None for asked in (*self._batch, *self._waiting)):
+            with contextlib.suppress(Gone, TimeoutError):
+                async with asyncio.timeout(CONNECT_S):
+                    await self.ask("PING")
         self._is_closed = True
+        if self._soon is not None:
+            self._soon.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for task in (self._probing, self._trip):
@@ -158,12 +180,12 @@ class Line:
         loop = asyncio.get_running_loop()
         until_s = self.waited_s + self._budget_s
         leaves_s = until_s - waited_s if waited_s else math.inf
-        asked = Asked(pack(command), loop.create_future(), until_s, leaves_s, more_s, unclaimed)
-        self._waiting.append(asked)
+        reply = loop.create_future()
+        self._waiting.append(Asked(pack(command), reply, until_s, leaves_s, more_s, unclaimed))
+        self._is_due = True
         if not self._is_sending:
             self._is_sending = True
             loop.call_soon(self._send)  # with whatever else is asked by then
-        reply = asked.reply
         try:
             return await reply
         except asyncio.CancelledError:  # the reply may have come in the very moment in which the caller left
@@ -173,11 +195,34 @@ class Line:
         finally:
             reply.cancel()
 
+    def tell(self, *command: Any, unknown: Callable[[], None] | None = None) -> None:
+        """Have `command` sent before whatever is asked from now on; it is lost if Redis is gone.
+
+        Args:
+            command: its words.
+            unknown: is called where it is a script that is not known.
+        """
+        if self._probing is not None or self._is_closed:
+            return
+        until_s = self.waited_s + self._budget_s
+        self._waiting.append(Asked(pack(command), None, until_s, math.inf, 0.0, None, unknown))
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._hurry)
+
+    def _hurry(self) -> None:
+        """Send what has waited for company."""
+        self._soon = None
+        self._is_due = True
+        if not self._is_sending:
+            self._is_sending = True
+            self._send()
+
     def _send(self) -> None:
-        """Begin a round trip with what waits, if somebody still waits for it."""
-        while self._waiting:
+        """Begin a round trip with what waits, if it is time, and somebody still waits for it or nobody ever did."""
+        while self._is_due:
             batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-            self._batch = [asked for asked in batch if not asked.reply.done()]
+            self._is_due = bool(self._waiting)
+            self._batch = [asked for asked in batch if not asked.is_over]
             if self._batch:
                 self._begin([asked.command for asked in self._batch])
                 return
@@ -215,7 +260,7 @@ class Line:
         """See who does not wait any more, and whether Redis is late."""
         self._wait()
         for asked in (*self._batch, *self._waiting):
-            if self.waited_s >= asked.leaves_s and not asked.reply.done():
+            if asked.reply is not None and self.waited_s >= asked.leaves_s and not asked.reply.done():
                 asked.reply.set_exception(Gone(NO_ANSWER))
         if self.waited_s < self._until_s:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
@@ -262,20 +307,26 @@ class Line:
         return min(asked.until_s for asked in batch)
 
     def _answer(self, asked: Asked, reply: Any) -> None:
+        waiting = asked.reply
         if isinstance(reply, NoScriptError):
-            if not asked.reply.done():
-                asked.reply.set_exception(reply)
+            if waiting is None:
+                assert asked.unknown is not None, "only a script is called by its digest"
+                asked.unknown()
+            elif not waiting.done():
+                waiting.set_exception(reply)
         elif isinstance(reply, Exception):
             self.lose(reply)
             self._refuse([asked], Gone(str(reply)))
-        elif not asked.reply.done():
-            asked.reply.set_result(reply)
+        elif waiting is None:
+            pass
+        elif not waiting.done():
+            waiting.set_result(reply)
         elif asked.unclaimed is not None:
             asked.unclaimed(reply)
 
     def _refuse(self, batch: list[Asked], why: Gone) -> None:
         for asked in batch:
-            if not asked.reply.done():
+            if asked.reply is not None and not asked.reply.done():
                 asked.reply.set_exception(why)
 
     def lose(self, error: Exception) -> None:

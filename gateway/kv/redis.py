@@ -2,11 +2,14 @@
 
 All keys begin with `gateway:`. While Redis is gone, calls go on: limits do what `WithoutRedis` says, and the cache
 answers nothing. A cluster is not supported: a call's meters are several keys, and one script charges them all.
+
+A call waits for one round trip: what it holds of its limits is told together with what is kept for it. What it leaves
+behind, its settling and its answer, nobody waits for: both leave with the next call's question.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ BUDGET_S = PATIENCE_S - LOOK_S
 LEASE_S = 30.0
 """How long the places of a process that died are still taken. The living renew theirs three times as often."""
 RENEWED_AT_ONCE = 500
+SMALL_BYTES = 16_384
+"""An answer up to this travels with what is said of limits. A larger one would hold that up, and goes by itself."""
+SMALL = f"{SMALL_BYTES}"
 WRITTEN_BYTES_A_SECOND = 20_000_000
 """How fast an answer is written at least; a large one gets more time than `BUDGET_S`."""
 ALONE: dict[WithoutRedis, str] = {
@@ -103,46 +109,51 @@ class RedisStore:
         except Gone:
             return False
 
-    async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
-        """Take all of `asks`, or nothing.
+    async def hold(self, id: str, asks: Sequence[tuple[Meter, int]], key: str = "") -> Held | Denied:
+        """Take all of `asks`, or nothing; of a call that may pass, look up the answer under `key`, too.
 
         Raises:
             Unavailable: Redis is gone, and without it nothing may pass.
         """
+        lines = _lines(asks)
+        keys, words = _keys(lines), [self._words(lines)]
+        if key:
+            keys.append(ANSWERS + key)
+            words.append(SMALL)
         before_s = self._limits.waited_s
         try:
-            said = await self._run("hold", id, _lines(asks), unclaimed=partial(self._undo, id, asks))
+            said = await self._script.run(keys, "hold", id, *words, unclaimed=partial(self._undo, id, asks))
         except Gone:
             return await self._hold_alone(id, asks)
+        found: bytes | int | None = said.pop() if key else 0  # a number: so many bytes, which are too many
         standings = _standings([meter for meter, _ in asks], said)
         failing: int = said[0]
         if failing:
             meter, wanted = asks[failing - 1]
             return Denied(meter, wanted, None if said[2] < 0 else said[2] / 1000, standings)
         waited_s = self._limits.waited_s - before_s
-        held = self._live[id] = Held(id, tuple(asks), said[1], standings, waited_s)
+        looked_up = not isinstance(found, int)
+        held = Held(id, tuple(asks), said[1], standings, waited_s, looked_up, found if looked_up else None)
+        self._live[id] = held
         return held
 
-    def settle(self, held: Held, tokens: int | None) -> Coroutine[Any, Any, None] | None:
-        """Free the places of a call and correct its tokens, once.
+    def settle(self, held: Held, tokens: int | None) -> None:
+        """Free the places of a call and correct its tokens, once: before any call that is held here from now on.
 
         While Redis is gone the correction is lost: the tokens held stay used for their minute, and the places come
         back when their lease ends.
         """
         if self._live.pop(held.id, None) is None:
             self._local.settle(held, tokens)
-            return None
+            return
         lines: list[_KeyLine] = []
         for meter, amount in held.asks:
             if meter.kind == "concurrent":
                 lines.append((meter.id, "places 0 0"))
             elif meter.kind == "tokens" and tokens is not None and tokens != amount:
                 lines.append((meter.id, f"window {tokens - amount} {held.at_s}"))
-        return self._run_settle(held.id, lines) if lines else None
-
-    async def _run_settle(self, id: str, lines: "list[_KeyLine]") -> None:
-        with contextlib.suppress(Gone):
-            await self._run("settle", id, lines)
+        if lines:
+            self._script.tell(_keys(lines), "settle", held.id, self._words(lines))
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
@@ -163,16 +174,22 @@ class RedisStore:
         """Keep `answer`, unless Redis is gone."""
         more_s = len(answer) / WRITTEN_BYTES_A_SECOND
         with contextlib.suppress(Gone):
-            await self._writing.ask("SET", ANSWERS + key, answer, "PX", max(1, round(ttl_s * 1000)), more_s=more_s)
+            await self._writing.ask(*_kept(key, answer, ttl_s), more_s=more_s)
 
-    async def _run(
-        self, operation: str, id: str, lines: "Sequence[_KeyLine]", unclaimed: Callable[[Any], None] | None = None
-    ) -> Any:
+    def put_after_hold(self, key: str, answer: bytes, ttl_s: float) -> Coroutine[Any, Any, None] | None:
+        """Keep `answer` as `put` does; a small one leaves with the call's settling, before whatever is held next."""
+        if len(answer) > SMALL_BYTES:
+            return self.put(key, answer, ttl_s)
+        self._limits.tell(*_kept(key, answer, ttl_s))
+        return None
+
+    async def _run(self, operation: str, id: str, lines: "Sequence[_KeyLine]") -> Any:
         """Run the script for the meters of `lines`."""
-        keys = [LIMITS + meter_id for meter_id, _ in lines]
+        return await self._script.run(_keys(lines), operation, id, self._words(lines))
+
+    def _words(self, lines: "Sequence[_KeyLine]") -> str:
         # In one piece: redis-py takes a microsecond and a half for each argument.
-        words = f"{round(self._lease_s * 1000)} " + " ".join(words for _, words in lines)
-        return await self._script.run(keys, operation, id, words, unclaimed=unclaimed)
+        return f"{round(self._lease_s * 1000)} " + " ".join(words for _, words in lines)
 
     async def _hold_alone(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
         if self._without == "closed":
@@ -194,8 +211,7 @@ class RedisStore:
         """Settle what was held for a client that left while we asked."""
         if not said[0]:
             held = self._live[id] = Held(id, tuple(asks), said[1], ())
-            if (settling := self.settle(held, 0)) is not None:
-                self._later(settling)
+            self.settle(held, 0)
 
     async def _keep_renewing(self) -> None:
         """Renew the places of all calls in flight here. One that was lost (Redis restarted) is taken anew."""
@@ -229,6 +245,15 @@ def _lines(asks: Sequence[tuple[Meter, int]]) -> list[_KeyLine]:
         (meter.id, f"{'places' if meter.kind == 'concurrent' else 'window'} {meter.limit} {amount}")
         for meter, amount in asks
     ]
+
+
+def _keys(lines: "Sequence[_KeyLine]") -> list[str]:
+    return [LIMITS + meter_id for meter_id, _ in lines]
+
+
+def _kept(key: str, answer: bytes, ttl_s: float) -> tuple[Any, ...]:
+    """Return the command that keeps `answer`."""
+    return "SET", ANSWERS + key, answer, "PX", max(1, round(ttl_s * 1000))
 
 
 def _standings(meters: Sequence[Meter], said: Sequence[int]) -> tuple[Standing, ...]:

@@ -37,3 +37,9 @@ class Script:
             return await ask("EVALSHA", self._digest, *command)
         except NoScriptError:
             return await ask("EVAL", self._text, *command, waited_s=self._line.waited_s - before_s)
+
+    def tell(self, keys: Sequence[str], *words: str) -> None:
+        """Have the script run for `keys` and `words`, of which nobody waits to hear; see `Line.tell`."""
+        command = (len(keys), *keys, *words)
+        whole = partial(self._line.tell, "EVAL", self._text, *command)
+        self._line.tell("EVALSHA", self._digest, *command, unknown=whole)

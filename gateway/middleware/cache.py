@@ -9,14 +9,14 @@ model: what another went on with when the first broke off was a makeshift.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.core.call import Call, Operation
+from gateway.core.call import Call, Lookup, Operation
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
@@ -50,6 +50,9 @@ WHOLE = frozenset({"stop", "length", "tool_calls"})
 """Reasons to end that a repeated call would meet again. A content filter may think otherwise the next time."""
 OFF_LOOP_BYTES = 1_000_000
 """A longer body is hashed in a thread: 2 ms a megabyte would hold up every other call."""
+
+Put = Callable[[str, bytes, float], Awaitable[None] | None]
+"""`Answers.put`."""
 
 log = logging.getLogger("gateway")
 
@@ -124,24 +127,33 @@ class Cache:
         if "no-store" in wishes or not _is_cacheable(call):
             call.receipt.cache = "bypass"
             return await next(call)
-        key = await self._key(call)
+        lookup = call.lookup
+        if lookup is not None and question_of(lookup.call) != question_of(call):
+            lookup = None
+        key = await self._key(call) if lookup is None else lookup.key
         if "no-cache" in wishes:
             call.receipt.cache = "bypass"
-        elif (reply := await self._find(key, call)) is not None:
+        elif (reply := await self._find(key, call, lookup)) is not None:
             return reply
         else:
             call.receipt.cache = "miss"
         reply = await next(call)
-        self._keep(key, call, reply)
+        self._keep(key, call, reply, self._answers.put if lookup is None else lookup.put)
         return reply
+
+    def key_ahead(self, call: Call) -> str:
+        """Return the key of a call that is not here yet, or nothing: it would not be looked up, or takes a thread."""
+        if call.operation not in CACHED or len(call.body.raw) > OFF_LOOP_BYTES or not _is_cacheable(call):
+            return ""
+        return "" if "no-store" in _wishes(call) else key_of(call, self._scope)
 
     async def explain(self, call: Call) -> Mapping[str, object]:
         """Tell whether the call's answer is kept, and under which key."""
         key = await self._key(call)
         return {"answer": "kept" if await self._answers.get(key) is not None else "not kept", "key": key}
 
-    async def _find(self, key: str, call: Call) -> Reply | None:
-        found = await self._answers.get(key, waited_s=call.waited_s)
+    async def _find(self, key: str, call: Call, lookup: Lookup | None) -> Reply | None:
+        found = await self._answers.get(key, waited_s=call.waited_s) if lookup is None else lookup.answer
         if found is None:
             return None
         try:
@@ -155,7 +167,7 @@ class Cache:
         receipt.usage, receipt.finish_reason = kept.usage, kept.finish_reason
         return Reply.of(*chunks)
 
-    def _keep(self, key: str, call: Call, reply: Reply) -> None:
+    def _keep(self, key: str, call: Call, reply: Reply, put: Put) -> None:
         """Have the answer kept when it is complete."""
         gathered = Gathered(self._max_answer, has_reason=call.operation == "chat")
         reply.map(gathered.add)
@@ -163,7 +175,7 @@ class Cache:
         def store(receipt: Receipt) -> Awaitable[None] | None:
             if receipt.outcome == "finished" and not receipt.joined and (pieces := gathered.complete()):
                 kept = Kept(call.stream, pieces, receipt.usage, receipt.finish_reason)
-                return self._answers.put(key, _encode(kept), self._ttl_s)
+                return put(key, _encode(kept), self._ttl_s)
             return None
 
         call.at_end(store)
@@ -211,6 +223,10 @@ def _is_whole(chunks: list[Chunk]) -> bool:
         if chunk.finish_reason:
             reasons.add(chunk.finish_reason)
     return bool(reasons) and reasons <= WHOLE
+
+
+question_of = attrgetter("body", "principal", "route", "model", "operation", "surface", "stream")
+"""All that `key_of` looks at."""
 
 
 def key_of(call: Call, scope: Scope) -> str:

@@ -6,21 +6,21 @@ whatever becomes of it; its tokens and its place come back if no answer began.
 """
 
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
-from gateway.core.call import ASKING, Call, Operation
+from gateway.core.call import ASKING, Call, Lookup, Operation
 from gateway.core.errors import LimitReached
 from gateway.core.middleware import Handler
 from gateway.core.principal import Limits as Allowed
 from gateway.core.principal import Principal
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
-from gateway.core.resources import Denied, Held, Limiter, Meter, Resources, Routes, Standing, WithoutRedis
+from gateway.core.resources import Denied, Held, Limiter, LooksUp, Meter, Resources, Routes, Standing, WithoutRedis
 from gateway.core.usage import NOTHING_ELSE
 from gateway.middleware.base import Options
 from gateway.wire.estimate import READ, request_tokens
@@ -85,6 +85,14 @@ class Plan(Struct, frozen=True):
         return [*(meter for meter, _ in self.single), *self.tokens]
 
 
+class Ahead(Struct, frozen=True):
+    """Who can look up what the cache behind would, while it holds."""
+
+    limiter: LooksUp
+    key_of: Callable[[Call], str]
+    """What a call's answer is kept under; empty: it is not to be looked up here."""
+
+
 class Limits:
     """Holds what a call needs of its meters, and settles when it is over."""
 
@@ -92,6 +100,8 @@ class Limits:
         self._options = options
         self._limiter = limiter
         self._plans: dict[tuple[str, str], Plan] = {}
+        self.ahead: Ahead | None = None
+        """Where a cache is behind, and both ask the same Redis: a call waits for it once, not twice."""
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Pass the call on if every meter has room.
@@ -106,12 +116,20 @@ class Limits:
             asks += self._token_asks(call, plan.tokens)
         if not asks:
             return await next(call)
-        held = await self._limiter.hold(call.id, asks)
+        ahead = self.ahead
+        if ahead is None:
+            key, held = "", await self._limiter.hold(call.id, asks)
+        else:
+            key = ahead.key_of(call)
+            held = await ahead.limiter.hold(call.id, asks, key)
         if isinstance(held, Denied):
             add_headers(call.receipt.headers, held.standings)
             raise _refusal(held, call)
         call.at_end(partial(self._settle, held))  # nothing may be awaited before this: the client may leave
         add_headers(call.receipt.headers, held.standings)
+        if held.looked_up and ahead is not None:
+            lookup = Lookup(call, key, held.answer, ahead.limiter.put_after_hold)
+            return await next(call.but(waited_s=call.waited_s + held.waited_s, lookup=lookup))
         return await next(call.but(waited_s=call.waited_s + held.waited_s) if held.waited_s else call)
 
     async def explain(self, call: Call) -> Mapping[str, object]:

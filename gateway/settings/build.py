@@ -27,9 +27,9 @@ from gateway.engine.prices import PriceBook
 from gateway.engine.routes import RouteCandidates, RouteTable
 from gateway.engine.upstream import Place, Upstream
 from gateway.middleware.base import Options
-from gateway.middleware.cache import CacheOptions
+from gateway.middleware.cache import Cache, CacheOptions
 from gateway.middleware.cost import CostOptions
-from gateway.middleware.limits import LimitsOptions
+from gateway.middleware.limits import Ahead, Limits, LimitsOptions
 from gateway.middleware.owners import Owners
 from gateway.middleware.retry import Retry, RetryOptions
 from gateway.middleware.turns import Turns
@@ -146,6 +146,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         fits=KnownFits(process.lessons, partial(_known_as, settings)),
     )
     rooms = [_room(loaded, i, options, resources) for i, options in enumerate(settings.chain)]
+    _look_ahead(rooms, store)
     limits = [options for options in settings.chain if isinstance(options, LimitsOptions)]
     caches = [options.max_bytes for options in settings.chain if isinstance(options, CacheOptions)]
     places = {name: _place(loaded, name, it, process) for name, it in providers.items()}
@@ -223,6 +224,15 @@ def _room(loaded: Loaded, i: int, options: Options, resources: Resources) -> "tu
     except Exception as error:
         problem = f'"{loaded.uses[i]}" cannot be built: {_said(error)}'
         raise loaded.complaint(("chain", i), problem) from error
+
+
+def _look_ahead(rooms: "Sequence[tuple[str, Options, Middleware]]", store: "RedisStore | None") -> None:
+    """Have limits look up what the cache behind them would: Redis is asked once for both."""
+    match [room for _, _, room in rooms if isinstance(room, Limits | Cache)]:
+        case [Limits() as limits, Cache() as cache] if store is not None:
+            limits.ahead = Ahead(store, cache.key_ahead)
+        case _:
+            pass
 
 
 def _store(loaded: Loaded, process: Process) -> "RedisStore | None":
