@@ -56,6 +56,12 @@ async def proxy(own_valkey: Valkey) -> AsyncIterator[Proxy]:
         yield proxy
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, Redis is not gone."""
+    monkeypatch.setitem(RedisStore.__init__.__kwdefaults__, "budget_s", 20.0)
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody waits for leaves in company only."""
@@ -402,6 +408,7 @@ async def test_a_client_that_leaves_while_both_are_asked_holds_nothing(own_valke
     async with store_of(own_valkey.url, budget_s=20.0) as store:
         key = unheard()
         await store.put(key, b"four", 60)
+        await store.hold("before", [(a_meter("requests", 1), 1)])  # Redis knows the script now
         own_valkey.send_signal(signal.SIGSTOP)
         leaving = asyncio.ensure_future(store.hold("leaving", [(places, 1)], key))
         await asyncio.sleep(0.1)
