@@ -13,8 +13,8 @@ Handler = Callable[[Call], Awaitable[Reply]]
 class Middleware(Protocol):
     """Sees the call go in and the reply come out. Streams and whole answers look the same here."""
 
-    async def __call__(self, call: Call, next: Handler) -> Reply:
-        """Return the reply of `next`, or one of its own.
+    def __call__(self, call: Call, next: Handler) -> Awaitable[Reply]:
+        """Return the reply of `next`, or one of its own: `async def`, unless nothing has to wait for the reply.
 
         Raises:
             GatewayError: no answer began.

@@ -13,7 +13,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import Struct
 
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_ELSE, Usage
 
 PICO_PER_DOLLAR_A_MILLION = 1_000_000
 """$1 per million tokens is 10⁻⁶ dollars a token: 10⁶ pico-dollars."""
@@ -84,11 +84,12 @@ class Price(Struct, frozen=True):
 
         What the upstream itself says it cost is not looked at.
         """
-        price = self._for(usage)
+        price = self._for(usage) if usage.service_tier or self.above is not None else self
         if price is None:
             return None
+        plain = usage.extras is NOTHING_ELSE and usage.billed_tokens is None and not usage.cache_write_tokens
         pico_dollars = 0
-        for count, rate in price._plain_bill(usage) if usage.is_plain else price._bill(usage):
+        for count, rate in price._plain_bill(usage) if plain else price._bill(usage):
             if count < 0 or (count and rate < 0):
                 return None
             pico_dollars += count * rate
@@ -112,7 +113,10 @@ class Price(Struct, frozen=True):
         return price
 
     def _plain_bill(self, usage: Usage) -> tuple[Line, ...]:
-        """Return the same as `_bill` does for what most calls use: it took 5 µs of each, where it was measured."""
+        """Return the same as `_bill` does for tokens alone, all charged, and none written to a cache.
+
+        Most calls use nothing else, and `_bill` took 5 µs of each, where it was measured.
+        """
         cached = 0 if self.cached is None else usage.cached_tokens
         reasoning = 0 if self.reasoning is None else usage.reasoning_tokens
         return (

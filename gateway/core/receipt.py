@@ -102,7 +102,8 @@ class Receipt(Struct):
     @property
     def answered_by(self) -> Tried | None:
         """The attempt that answered, or the last that failed."""
-        for tried in reversed(self.tried):
-            if not tried.error:
-                return tried
-        return self.tried[-1] if self.tried else None
+        tried = self.tried
+        if not tried:
+            return None
+        last = tried[-1]
+        return last if not last.error else next((one for one in reversed(tried) if not one.error), last)

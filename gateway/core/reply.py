@@ -123,7 +123,8 @@ class Reply(Struct):
     def map(self, fn: Callable[[Chunk], Chunk]) -> None:
         """Have `fn` see, and perhaps change, every chunk as it passes."""
         self.first = fn(self.first)
-        self.see_rest(fn)
+        if self.rest is not None:
+            self.see_rest(fn)
 
     def see_rest(self, sees: Sight) -> None:
         """Have `sees` see every chunk behind the first as it passes."""

@@ -298,6 +298,14 @@ class Priced(Protocol):
 class Prices(Protocol):
     """What models cost."""
 
+    def at_hand(self, place: Priced, /) -> Price | None:
+        """Return the same as `of`, where that is known by now.
+
+        Raises:
+            LookupError: it is to be asked for.
+        """
+        ...
+
     async def of(self, place: Priced, /) -> Price | None:
         """Return what `place` costs, from the configuration or the price table; `None`: nobody knows."""
         ...

@@ -75,11 +75,6 @@ class Usage(Struct, frozen=True):
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is tokens alone, all charged, and none written to a cache."""
-        return self.extras is NOTHING_ELSE and self.billed_tokens is None and not self.cache_write_tokens
-
     def __add__(self, other: "Usage") -> "Usage":
         """Return what two attempts used together."""
         mine, its = self.stated_cost_nusd, other.stated_cost_nusd

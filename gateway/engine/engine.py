@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
+from msgspec import Struct
+
 from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import GatewayError, Refused, Stopped, UpstreamFailed
 from gateway.core.middleware import Handler
@@ -82,25 +84,22 @@ class Engine:
             task.add_done_callback(self._endings.discard)
 
 
-class Exchange:
+class Exchange(Struct):
     """One call, from asking to its end."""
 
-    __slots__ = ("_call", "_engine", "_handler", "_is_left", "_reply")
-
-    def __init__(self, engine: Engine, call: Call, handler: Handler, is_left: Callable[[], bool]) -> None:
-        self._engine = engine
-        self._call = call
-        self._handler = handler
-        self._is_left = is_left
-        self._reply: Reply | None = None
+    engine: Engine
+    call: Call
+    handler: Handler
+    is_left: Callable[[], bool]
+    reply: Reply | None = None
 
     async def __aenter__(self) -> Reply:
         """Return the reply once its first chunk is here."""
-        call, receipt = self._call, self._call.receipt
+        call, receipt = self.call, self.call.receipt
         receipt.began_s = receipt.began_s or call.clock.now()
-        self._engine.begin(call)
+        self.engine.begin(call)
         try:
-            reply = await self._handler(call)
+            reply = await self.handler(call)
             if not isinstance(reply, Reply):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(NO_REPLY.format(type(reply).__name__))
         except BaseException as error:
@@ -108,14 +107,14 @@ class Exchange:
             raise
         receipt.first_chunk_s = call.clock.now() - receipt.began_s
         reply.map(self._count)
-        self._reply = reply
+        self.reply = reply
         return reply
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the call: finished if every chunk was taken, abandoned or broken if not."""
-        reply = self._reply
+        reply = self.reply
         try:
             if reply is not None and reply.rest is not None:
                 await reply.rest.aclose()
@@ -123,7 +122,7 @@ class Exchange:
             self._close(error)
 
     def _count(self, chunk: Chunk) -> Chunk:
-        receipt = self._call.receipt
+        receipt = self.call.receipt
         receipt.chunks += 1
         receipt.completion_chars += len(chunk.text) + chunk.unseen
         if chunk.usage is not None:
@@ -134,12 +133,13 @@ class Exchange:
         return chunk
 
     def _close(self, error: BaseException | None) -> None:
-        call, receipt, reply = self._call, self._call.receipt, self._reply
+        call, receipt, reply = self.call, self.call.receipt, self.reply
         receipt.total_s = call.clock.now() - receipt.began_s
-        if isinstance(error, asyncio.CancelledError) and not self._is_left():
+        if isinstance(error, asyncio.CancelledError) and not self.is_left():
             error = Stopped()
         if receipt.outcome == "open":
-            receipt.outcome = "finished" if _is_over(error, reply) else _outcome(error, reply)
+            is_whole = error is None and reply is not None and reply.rest is None
+            receipt.outcome = "finished" if is_whole or _is_over(reply) else _outcome(error, reply)
         if error is not None and not receipt.error:
             receipt.error = type(error).__name__
             receipt.code = (error.code or "") if isinstance(error, Refused) else ""
@@ -149,15 +149,12 @@ class Exchange:
             receipt.usage = _used(receipt) or receipt.usage  # what was said so far may be of one attempt among several
             if receipt.usage is None and reply is not None:
                 receipt.usage = estimated_usage(call, receipt.completion_chars)
-        self._engine.end(call)
+        self.engine.end(call)
 
 
-def _is_over(error: BaseException | None, reply: Reply | None) -> bool:
-    """Tell whether every chunk was taken, whatever came after it."""
-    if reply is None:
-        return False
-    rest = reply.rest
-    return error is None if rest is None else isinstance(rest, Passing) and rest.ended
+def _is_over(reply: Reply | None) -> bool:
+    """Tell whether every chunk of a stream was taken, whatever came after it."""
+    return reply is not None and isinstance(reply.rest, Passing) and reply.rest.ended
 
 
 def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:

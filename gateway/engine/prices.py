@@ -71,6 +71,9 @@ AUDIO_APART = frozenset({"openai", "azure"})
 TEN_SECONDS_AT_LEAST = frozenset({("groq", "whisper-large-v3"), ("groq", "whisper-large-v3-turbo")})
 """https://console.groq.com/docs/speech-to-text: shorter sound is charged as if it had ten seconds."""
 
+ANY_MOMENT = datetime.fromtimestamp(0, UTC)
+"""Stands for all of them, where none differs from another."""
+
 RESOURCE_PATH = re.compile(r"(?:(?:accounts|publishers|projects)/[^/]+/)*models/")
 """As in `models/gemini-…`: a model that the table does not know by such a path, it may know by the rest of the name."""
 
@@ -152,17 +155,26 @@ class PriceBook:
         self._lookups: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._described: dict[tuple[str, str], tuple[Schedule, int | None]] = {}
 
-    async def of(self, place: Priced, /) -> Price | None:
-        """Return what `place` costs now; `None`: nobody knows."""
+    def at_hand(self, place: Priced, /) -> Price | None:
+        """Return what `place` costs now, if that was asked before; `None`: nobody knows.
+
+        Raises:
+            LookupError: it was not.
+        """
         if place.price is not None:
             return place.price
         key = (place.provider, place.model)
-        schedule = self._kept.get(key)
-        if schedule is None:
-            schedule = await self._resolve(key)
-        else:
-            self._kept.move_to_end(key)
-        return schedule.at(self._now())
+        schedule = self._kept[key]
+        self._kept.move_to_end(key)
+        return schedule.price if isinstance(schedule, Always) else schedule.at(self._now())
+
+    async def of(self, place: Priced, /) -> Price | None:
+        """Return what `place` costs now; `None`: nobody knows."""
+        try:
+            return self.at_hand(place)
+        except LookupError:
+            schedule = await self._resolve((place.provider, place.model))
+            return schedule.at(self._now())
 
     def at_once(self, place: Priced) -> Price | None:
         """Return what `place` costs now, whatever time it takes to find out: for the load of a configuration."""
@@ -247,7 +259,8 @@ def table_prices(vendor: str, model: str) -> Schedule:
 def _schedule(vendor: str, info: "ModelInfo") -> Schedule:
     snapshots = importlib.import_module("genai_prices.data_snapshot")
     own = next(provider.models for provider in snapshots.get_snapshot().providers if provider.id == vendor)
-    return TableSchedule(vendor, info, its_own=any(info is one for one in own))
+    schedule = TableSchedule(vendor, info, its_own=any(info is one for one in own))
+    return schedule if schedule.changes else Always(schedule.at(ANY_MOMENT))
 
 
 def table_model(vendor: str, model: str) -> "ModelInfo | None":
@@ -282,6 +295,11 @@ class TableSchedule:
         self._conditions = [row.constraint for row in rows if row.constraint is not None]
         self._variants = variants if its_own else []
         self._made: dict[tuple[bool, ...], Price | None] = {}
+
+    @property
+    def changes(self) -> bool:
+        """Whether the price depends on the moment."""
+        return bool(self._conditions)
 
     def at(self, moment: datetime, /) -> Price | None:
         """Return the price at `moment`; each combination of conditions is worked out once."""

@@ -9,7 +9,6 @@ from gateway.core.middleware import Handler
 from gateway.core.principal import Principal
 from gateway.core.reply import Reply
 from gateway.core.resources import Keys, Resources
-from gateway.core.secret import Secret
 from gateway.middleware.base import Options
 from gateway.middleware.jwt_options import JwtOptions
 
@@ -72,7 +71,8 @@ class Auth:
             Unavailable: a token cannot be checked at the moment.
         """
         try:
-            principal = await self._who(call.credential)
+            secret = call.credential.reveal()
+            principal = self._keys.find(secret) or await self._otherwise(secret)
         except Unauthorized:
             call.receipt.headers["www-authenticate"] = "Bearer"  # RFC 9110 §15.5.2: a 401 has to say how
             raise
@@ -81,13 +81,10 @@ class Auth:
             raise Forbidden(_not_allowed(principal, call.model), param="model", code="model_not_allowed")
         return await next(call.but(principal=principal))
 
-    async def _who(self, credential: Secret) -> Principal:
-        secret = credential.reveal()
+    async def _otherwise(self, secret: str) -> Principal:
+        """Return whom what is no key of ours speaks of."""
         if not secret:
             raise Unauthorized("no API key: send `Authorization: Bearer <key>`", code="missing_api_key")
-        principal = self._keys.find(secret)
-        if principal is not None:
-            return principal
         if self._tokens is not None and secret.count(".") == 2:
             return await self._tokens.principal(secret)
         shown = masked(secret)

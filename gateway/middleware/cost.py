@@ -1,12 +1,14 @@
 """What a call costs, in nano-dollars: the tokens of each attempt times the price of the deployment that was asked."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, ClassVar
+
+from msgspec import Struct
 
 from gateway.core.call import OF_MODELS, Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.price import Price
-from gateway.core.receipt import Receipt
+from gateway.core.receipt import Receipt, Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Prices, Resources
 from gateway.core.usage import Usage
@@ -46,58 +48,62 @@ class Cost:
         reply = await next(call)
         if receipt.cost_nusd is not None:
             return reply  # a room further in knows better: an answer it kept costs nothing
-        await bill.look_up()
-        bill.take(reply.first)
-        reply.see_rest(bill.pass_on)
+        if (asking := bill.look_up()) is not None:
+            await asking
+        if reply.first.usage is not None:
+            bill.take(reply.first.usage)
+        if reply.rest is not None:
+            reply.see_rest(bill.pass_on)
         return reply
 
 
-class Bill:
+class Bill(Struct):
     """What the attempts of one call cost."""
 
-    __slots__ = ("_answer", "_known", "_prices", "_receipt")
+    receipt: Receipt
+    prices: Prices
+    known: dict[str, Price | None] = {}
+    """By deployment, the prices that were asked for."""
+    answer: Usage | None = None
+    """What the answer used: for an attempt that does not know it itself."""
 
-    def __init__(self, receipt: Receipt, prices: Prices) -> None:
-        self._receipt = receipt
-        self._prices = prices
-        self._known: dict[str, Price | None] = {}
-        self._answer: Usage | None = None
-        """What the answer used: for an attempt that does not know it itself."""
+    def look_up(self) -> Coroutine[Any, Any, None] | None:
+        """Learn the prices of all attempts so far; return the rest of it as soon as one has to be waited for."""
+        for tried in self.receipt.tried:
+            if tried.deployment not in self.known and (tried.usage is not None or not tried.error):
+                self.known[tried.deployment] = None  # should the client leave meanwhile: asked for once is enough
+                try:
+                    self.known[tried.deployment] = self.prices.at_hand(tried)
+                except LookupError:
+                    return self._look_up_waiting(tried)
+        return None
 
-    async def look_up(self) -> None:
-        """Learn the prices of all attempts so far."""
-        for tried in self._receipt.tried:
-            if tried.deployment not in self._known and (tried.usage is not None or not tried.error):
-                self._known[tried.deployment] = None  # should the client leave meanwhile: asked for once is enough
-                self._known[tried.deployment] = await self._prices.of(tried)
+    async def _look_up_waiting(self, tried: Tried) -> None:
+        self.known[tried.deployment] = await self.prices.of(tried)
+        if (rest := self.look_up()) is not None:
+            await rest
 
-    def take(self, chunk: Chunk) -> None:
-        """Write the cost down if `chunk` says what was used."""
-        if chunk.usage is not None:
-            self._answer = chunk.usage
-            self._receipt.cost_nusd = self._total_nusd()
+    def take(self, usage: Usage) -> None:
+        """Write down what an answer costs that used so much."""
+        self.answer = usage
+        self.receipt.cost_nusd = self._total_nusd()
 
     def pass_on(self, chunk: Chunk) -> Chunk | Coroutine[Any, Any, Chunk]:
         """Return `chunk`, when what it says was used is billed; wait only for a price that nobody asked for yet."""
         if chunk.usage is None:
             return chunk
-        if self.lacks_a_price:
-            return self._pass_on_late(chunk)
-        self.take(chunk)
+        if (asking := self.look_up()) is not None:
+            return self._pass_on_late(chunk, chunk.usage, asking)
+        self.take(chunk.usage)
         return chunk
-
-    @property
-    def lacks_a_price(self) -> bool:
-        """Whether an attempt was made that nobody has asked the price of."""
-        return any(tried.usage is not None and tried.deployment not in self._known for tried in self._receipt.tried)
 
     def close(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
         """Write the cost down; wait only for a price that nobody asked for yet."""
-        if receipt.cost_nusd is not None and (self._answer is None or len(receipt.tried) < 2):
+        if receipt.cost_nusd is not None and (self.answer is None or len(receipt.tried) < 2):
             return None  # a room further in knows better, or nothing came after what it was written down by
-        self._answer = receipt.usage or self._answer
-        if self.lacks_a_price:
-            return self._close_late()
+        self.answer = receipt.usage or self.answer
+        if (asking := self.look_up()) is not None:
+            return self._close_late(asking)
         if receipt.cost_nusd is None or len(receipt.tried) > 1:
             receipt.cost_nusd = self._total_nusd()
         return None
@@ -107,32 +113,28 @@ class Bill:
 
         An attempt that said nothing is not charged, although its upstream may count what it did before it failed.
         """
-        receipt, total = self._receipt, 0
-        answered_by = receipt.answered_by  # nobody, where the cache or a room of its own answered: that is free
+        receipt, total = self.receipt, 0
         for tried in receipt.tried:
-            usage = tried.usage or (self._answer if tried is answered_by else None)
+            # Who answered is nobody where the cache or a room of its own did: that is free.
+            usage = tried.usage or (self.answer if tried is receipt.answered_by else None)
             if usage is None:
                 gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
                 if tried.error and not gave_up:
                     continue
                 return None
-            cost = _cost_nusd(usage, self._known.get(tried.deployment))
+            cost = usage.stated_cost_nusd
+            if cost is None and (price := self.known.get(tried.deployment)) is not None:
+                cost = price.cost_nusd(usage)
             if cost is None:
                 return None
             total += cost
         return total
 
-    async def _pass_on_late(self, chunk: Chunk) -> Chunk:
-        await self.look_up()
-        self.take(chunk)
+    async def _pass_on_late(self, chunk: Chunk, usage: Usage, asking: Awaitable[None]) -> Chunk:
+        await asking
+        self.take(usage)
         return chunk
 
-    async def _close_late(self) -> None:
-        await self.look_up()
-        self._receipt.cost_nusd = self._total_nusd()
-
-
-def _cost_nusd(usage: Usage, price: Price | None) -> int | None:
-    if usage.stated_cost_nusd is not None:
-        return usage.stated_cost_nusd
-    return None if price is None else price.cost_nusd(usage)
+    async def _close_late(self, asking: Awaitable[None]) -> None:
+        await asking
+        self.receipt.cost_nusd = self._total_nusd()

@@ -12,7 +12,7 @@ The families are made once a process, on the default registry, so that a reload 
 are added up (`PROMETHEUS_MULTIPROC_DIR`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache, partial
 from typing import Annotated, ClassVar
 
@@ -103,16 +103,17 @@ class Metrics:
             operation: _Families(operation, uncounted, untimed) for operation in MetricsOptions.operations
         }
 
-    async def __call__(self, call: Call, next: Handler) -> Reply:
+    def __call__(self, call: Call, next: Handler) -> Awaitable[Reply]:
         """Ask for the count at the call's end."""
         if call.operation == "responses":
             call.at_end(partial(_count_late, self._families["chat"]))
-            return await next(call)
-        call.at_end(partial(_count, self._families[call.operation]))
+            return next(call)
+        families = self._families[call.operation]
+        call.at_end(partial(_count, families))
         if call.stream:
             STREAMS.n += 1
-            call.at_end(partial(_count_stream, self._families[call.operation]))
-        return await next(call)
+            call.at_end(partial(_count_stream, families))
+        return next(call)
 
 
 def _count_late(families: "_Families", receipt: Receipt) -> None:
@@ -138,8 +139,9 @@ def _count(families: "_Families", receipt: Receipt) -> None:
         CACHE[receipt.cache].n += 1
     for attempt in receipt.tried:
         ATTEMPTS[attempt.provider, attempt.error].n += 1
-    for attempt in receipt.joined:
-        RESCUES[attempt.why].n += 1
+    if len(receipt.tried) > 1:
+        for attempt in receipt.joined:
+            RESCUES[attempt.why].n += 1
     if receipt.skipped:
         family.skipped(receipt.skipped)
     if receipt.usage is not None and receipt.cache != "hit":

@@ -11,7 +11,7 @@ at once, and reach another process. When it cannot be written the answer is give
 is then told that there is no such response. An answer that did not come to its end is not kept, whoever broke it off.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -41,15 +41,16 @@ class Turns:
         self._keep_s = keep_s
         self._keepers = keepers
 
-    async def __call__(self, call: Call, next: Handler) -> Reply:
+    def __call__(self, call: Call, next: Handler) -> Awaitable[Reply]:
         """Return the answer to the whole conversation.
 
         Raises:
             BadRequest: what it builds on is not there, not over, or too long; or it cannot be kept as it must be.
             Unavailable: what it builds on cannot be reached.
         """
-        if call.surface != "responses":
-            return await next(call)
+        return self._turn(call, next) if call.surface == "responses" else next(call)
+
+    async def _turn(self, call: Call, next: Handler) -> Reply:
         asked = read_asked(call.body)
         keeps = asked.store is not False and self._keep_s > 0
         _refuse(asked, keeps)

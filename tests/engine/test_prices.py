@@ -199,6 +199,18 @@ async def test_warming_looks_everything_up_without_the_internet(monkeypatch):
     assert await one.of(place("openai", "gpt-4o")) is not None
 
 
+@pytest.mark.parametrize("model", ["gpt-4o", "nope"])
+async def test_what_was_asked_for_once_is_at_hand(model):
+    """Found or not: a call has to wait for nothing, and is not told that nobody knows what nobody asked for."""
+    one = book()
+    with pytest.raises(LookupError):
+        one.at_hand(place("openai", model))
+    asked = await one.of(place("openai", model))
+    assert one.at_hand(place("openai", model)) == asked
+    own = Price(1, 2)
+    assert book().at_hand(place("openai", model, own)) == own
+
+
 def test_the_table_is_not_imported_with_the_gateway():
     """It takes longer than all the rest of the start."""
     check = "import sys, gateway.engine.prices; sys.exit('genai_prices' in sys.modules or 'pydantic' in sys.modules)"

@@ -153,9 +153,13 @@ async def test_a_late_price_loses_no_usage(upstream, monkeypatch):
     async with serving(mock_config(upstream.url)) as gateway:
         kept = []
 
+        def unknown(place):
+            raise LookupError
+
         async def slow(place):
             await asyncio.sleep(30)
 
+        monkeypatch.setattr(gateway.live.gateway.prices, "at_hand", unknown)
         monkeypatch.setattr(gateway.live.gateway.prices, "of", slow)
         monkeypatch.setattr("gateway.middleware.metrics._count", lambda _, receipt: kept.append(receipt))
         upstream.will(Says("Hi", prompt_tokens=1000, completion_tokens=500))

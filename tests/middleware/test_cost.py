@@ -43,6 +43,9 @@ class Book:
         self.price = price
         self.asked: list[str] = []
 
+    def at_hand(self, place: Any, /) -> Price | None:
+        raise LookupError
+
     async def of(self, place: Any, /) -> Price | None:
         self.asked.append(f"{place.provider}/{place.model}")
         return place.price or self.price
@@ -69,6 +72,19 @@ async def test_a_whole_answer_is_priced_before_its_head_leaves():
     await CostOptions().build(resources)(call, Upstream(Chunk(b"{}", usage=USED)))
     assert call.receipt.cost_nusd == COST
     assert resources.prices.asked == ["openai/gpt-4o-mini"]
+
+
+async def test_a_price_at_hand_is_waited_for_by_nobody():
+    """Nearly every call's is."""
+
+    class Known(Book):
+        def at_hand(self, place: Any, /) -> Price | None:
+            return self.price
+
+    call = call_of(StillClock())
+    resources: Any = SimpleNamespace(prices=Known(PRICE))
+    await CostOptions().build(resources)(call, Upstream(Chunk(b"{}", usage=USED)))
+    assert call.receipt.cost_nusd == COST and resources.prices.asked == []
 
 
 @pytest.mark.parametrize("outcome", ["finished", "abandoned", "broken"])
