@@ -22,6 +22,8 @@ FAILED_ENDING = "an ending of call %s failed"
 
 NO_SECRET = Secret()
 
+_encode = msgspec.json.Encoder().encode
+
 Operation = Literal[
     "chat",
     "completions",
@@ -84,7 +86,9 @@ class Body(Struct, frozen=True):
     def but(self, **changes: object) -> bytes:
         """Return the object as bytes with some fields replaced (`None`: removed) and all others as they came."""
         fields: dict[str, object] = {**self.fields, **changes}
-        return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
+        if None in changes.values():
+            fields = {name: value for name, value in fields.items() if value is not None}
+        return _encode(fields)
 
 
 class Headers(Struct, frozen=True):

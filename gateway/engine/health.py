@@ -176,12 +176,17 @@ class Health:
     def well(self, now_s: float) -> None:
         """Count an attempt that went well."""
         self.failures = 0
-        self._count(now_s, bad=False)
+        self._outcomes.append((now_s, False))
+        if len(self._outcomes) > MOST_OUTCOMES:
+            self._bad -= self._outcomes.popleft()[1]
 
     def failed(self, now_s: float, rules: Rules) -> bool:
         """Count an attempt that went wrong; return whether it has now been too many."""
         self.failures += 1
-        self._count(now_s, bad=True)
+        self._outcomes.append((now_s, True))
+        self._bad += 1
+        if len(self._outcomes) > MOST_OUTCOMES:
+            self._bad -= self._outcomes.popleft()[1]
         if self.failures >= rules.failures:
             return True
         rate = self.error_rate(now_s, rules.window_s)
@@ -207,12 +212,6 @@ class Health:
     def wish(self, now_s: float, seconds: float) -> None:
         """Heed what the upstream asked for."""
         self.wishes_until_s = max(self.wishes_until_s, now_s + min(seconds, LONGEST_WISH_S))
-
-    def _count(self, now_s: float, *, bad: bool) -> None:
-        self._outcomes.append((now_s, bad))
-        self._bad += bad
-        if len(self._outcomes) > MOST_OUTCOMES:
-            self._bad -= self._outcomes.popleft()[1]
 
     def _forget(self, before_s: float) -> None:
         while self._outcomes and self._outcomes[0][0] < before_s:

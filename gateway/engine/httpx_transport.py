@@ -237,6 +237,9 @@ class HttpxResponse:
             parts.append(data)
         return b"".join(parts)
 
+    def whole(self) -> None:
+        """Know of no body that it is here before it was asked for."""
+
     def close(self) -> None:
         """Let go of it; a body that was not read to its end takes the connection with it."""
         if self._lane is not None:

@@ -14,7 +14,7 @@ LAST_WORDS_S = 1.0
 """How long, when an answer is complete, its usage and `[DONE]` are waited for: some servers never say them."""
 
 
-class Patience:
+class Patience(Deadline):
     """The clocks of one attempt, and which of them runs next. See `Timeouts`.
 
     What an answer may fall behind its pace is a credit of time: waiting spends it, tokens earn it. Neither it nor
@@ -30,33 +30,35 @@ class Patience:
         "_now",
         "_timeouts",
         "_total_at_s",
-        "deadline",
     )
 
     def __init__(self, attempt: Attempt, *, uploads: bool = False) -> None:
         self._now = asyncio.get_running_loop().time
         self._timeouts = timeouts = attempt.deployment.timeouts
-        self._total_at_s = self._now() + attempt.deadline_s - attempt.clock.now()
+        self._total_at_s = self.at_s = self._now() + attempt.deadline_s - attempt.clock.now()
+        self.clock = "total"
         self._first_at_s = inf
         self._first_token_s = timeouts.first_token_s if attempt.stream else inf
         self._credit_s = timeouts.idle_s
         self._heard_at_s = inf
-        self.deadline = Deadline(self._total_at_s, "total")
         if not uploads:
             self.has_asked()
 
     def has_asked(self) -> None:
         """Know that the request has been sent to its end: the head is next, and the first token behind it."""
         now_s = self._now()
-        self._first_at_s = now_s + self._first_token_s
-        self.has_head()
-        self._sooner(now_s + self._timeouts.headers_s, "headers")
+        self._first_at_s, head_at_s = now_s + self._first_token_s, now_s + self._timeouts.headers_s
+        if head_at_s < self._first_at_s and head_at_s < self._total_at_s:
+            self.at_s, self.clock = head_at_s, "headers"
+        else:
+            self.has_head()
 
     def has_head(self) -> None:
         """Know that the head is here."""
-        is_first = self._first_at_s <= self._total_at_s
-        self.deadline.at_s = self._first_at_s if is_first else self._total_at_s
-        self.deadline.clock = "first_token" if is_first else "total"
+        if self._first_at_s <= self._total_at_s:
+            self.at_s, self.clock = self._first_at_s, "first_token"
+        else:
+            self.at_s, self.clock = self._total_at_s, "total"
 
     def pause(self) -> None:
         """Stop the clocks of silence: something came, and its reader is next."""
@@ -69,7 +71,7 @@ class Patience:
         """Wait on where it was stopped, for nothing of content came."""
         if self._heard_at_s != inf:
             now_s = self._now()
-            self.deadline.at_s += now_s - self._heard_at_s
+            self.at_s += now_s - self._heard_at_s
             self._heard_at_s = now_s
             self._sooner(self._total_at_s, "total")
 
@@ -79,12 +81,12 @@ class Patience:
         Raises:
             TimedOut: it has passed.
         """
-        if self._now() >= self.deadline.at_s:
-            raise timed_out(self.deadline.clock)
+        if self._now() >= self.at_s:
+            raise timed_out(self.clock)
 
     def heard(self, chars: int) -> None:
         """Wait on, now that a piece of content came, of so many characters."""
-        timeouts, deadline = self._timeouts, self.deadline
+        timeouts = self._timeouts
         now_s = self._heard_at_s = self._now()
         at_s, clock = now_s + timeouts.idle_s, "idle"
         if timeouts.tokens_per_s:
@@ -94,15 +96,15 @@ class Patience:
                 at_s, clock = now_s + self._credit_s, "throughput"
         if self._total_at_s < at_s:
             at_s, clock = self._total_at_s, "total"
-        deadline.at_s, deadline.clock = at_s, clock
+        self.at_s, self.clock = at_s, clock
 
     def for_last_words(self) -> None:
         """Know that the answer is complete: what may still follow is not worth waiting for."""
         self._sooner(self._now() + LAST_WORDS_S, "idle")
 
     def _sooner(self, at_s: float, clock: str) -> None:
-        if at_s < self.deadline.at_s:
-            self.deadline.at_s, self.deadline.clock = at_s, clock
+        if at_s < self.at_s:
+            self.at_s, self.clock = at_s, clock
 
 
 class Sent:

@@ -67,75 +67,84 @@ class Upstream:
             UpstreamFailed: no first chunk came.
         """
         assert isinstance(call, Attempt), "a middleware must choose a deployment"
-        tried = call.tried
+        place = self._places[call.deployment.provider]
+        if not isinstance(place, Place):
+            return _local(call, place)
         try:
-            return await self._answer(call, self._places[call.deployment.provider])
+            if call.translated:
+                call = call.but(body=plain_for(place.provider, call.body))
+            provider = place.provider if call.surface == call.operation == "chat" else _provider(call, place)
+            request = provider.request(call)
+            if place.traceparent and call.trace:
+                request.headers["traceparent"] = child_of(call.trace)
+            patience = Patience(call, uploads=request.upload is not None)
+            sent = None if request.upload is None else Sent(request.upload, patience)
+            if sent is not None:
+                request = replace(request, upload=sent)
+            if place.access is not None:
+                await place.access.authorize(request, patience)
+            try:
+                response = await place.transport.send(
+                    request, connect_s=call.deployment.timeouts.connect_s, deadline=patience
+                )
+            except UpstreamFailed as error:
+                call.tried.reason = error.message
+                if sent is not None and sent.is_under_way:
+                    error.unhealthy = False  # an upstream that hangs up on a slow client is none
+                raise
+            return await self._answer(call, place, provider, request, response, patience)
         except TimedOut as error:
             if error.clock:
                 error.then = call.deployment.timeouts.then_after(error.clock)
             raise
         except asyncio.CancelledError:
             if call.operation in IN_TOKENS:  # it was asked, and may count what it did
-                tried.usage = tried.usage or estimated_usage(call, tried.chars)
+                call.tried.usage = call.tried.usage or estimated_usage(call, call.tried.chars)
             raise
 
-    async def _answer(self, attempt: Attempt, place: Place | LocalProvider) -> Reply:
-        if not isinstance(place, Place):
-            return _local(attempt, place)
-        if attempt.translated:
-            attempt = attempt.but(body=plain_for(place.provider, attempt.body))
-        provider, tried = _provider(attempt, place), attempt.tried
-        request = _request(attempt, provider, place.traceparent)
-        patience = Patience(attempt, uploads=request.upload is not None)
-        sent = None if request.upload is None else Sent(request.upload, patience)
-        if sent is not None:
-            request = replace(request, upload=sent)
-        if place.access is not None:
-            await place.access.authorize(request, patience.deadline)
-        try:
-            response = await place.transport.send(
-                request,
-                connect_s=attempt.deployment.timeouts.connect_s,
-                deadline=patience.deadline,
-            )
-        except UpstreamFailed as error:
-            tried.reason = error.message
-            if sent is not None and sent.is_under_way:
-                error.unhealthy = False  # an upstream that hangs up on a slow client is none
-            raise
-        lent = Lent(response)
-        attempt.at_end(partial(self._let_go, lent, patience.deadline))
+    async def _answer(
+        self,
+        attempt: Attempt,
+        place: Place,
+        provider: Provider,
+        request: Request,
+        response: Response,
+        patience: Patience,
+    ) -> Reply:
+        """Return what an upstream answers whose head is here."""
+        tried, headers = attempt.tried, response.headers
         tried.status = response.status
-        tried.upstream_id = response.headers.get("x-request-id") or response.headers.get("request-id") or ""
-        patience.has_head()
+        tried.upstream_id = headers.get("x-request-id") or headers.get("request-id") or ""
+        lent = Lent(response)
+        if not response.ended:
+            attempt.at_end(partial(self._let_go, lent, patience))
+        if attempt.stream or not response.ended:
+            patience.has_head()
         if attempt.operation == "forward":
             return await passed_on(lent, patience, request.headers)
         if response.status >= 300:
             if place.access is not None and response.status == 401:
                 place.access.forget(request)
-            raise await _refusal(provider, request, response, patience.deadline)
-        if attempt.operation != "chat" and not attempt.stream and is_no_text(response.headers.get("content-type", "")):
+            raise await _refusal(provider, request, response, patience)
+        if attempt.stream:
+            if _is_stream(headers.get("content-type", "")):
+                return await streamed(attempt, provider.reader(attempt), lent, patience)
+        elif attempt.operation != "chat" and is_no_text(headers.get("content-type", "")):
             reply = await passed_on(lent, patience, request.headers)
             tried.usage = usage_unsaid(attempt)
             return replace(reply, first=replace(reply.first, usage=tried.usage))
-        if attempt.stream and _is_stream(response.headers.get("content-type", "")):
-            return await streamed(attempt, provider.reader(attempt), lent, patience)
-        body = await (response.read(MOST_ANSWER_BYTES) if response.ended else _whole_body(response, patience))
+        body = response.whole()
+        if body is None:
+            body = await _whole_body(response, patience)
         if attempt.stream and isinstance(provider, Bridge):
             return _told(tried, provider.told(attempt, body))
-        whole = await _read(provider, attempt, body)
-        if attempt.stream and (attempt.surface != "chat" or attempt.operation != "chat"):
-            raise Unreachable("the upstream gave a whole answer where a stream was asked for")
-        if whole.usage is None and attempt.operation in IN_TOKENS:
-            usage = estimated_usage(attempt, len(whole.text) + whole.unseen)
-            told = attempt.operation == "chat" and attempt.surface == "chat"
-            whole = replace(whole, data=with_usage(whole.data, usage) if told else whole.data, usage=usage)
-        tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
-        return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
+        if attempt.operation == "embeddings" and len(body) > OFF_LOOP_BYTES:
+            return _whole(attempt, await asyncio.to_thread(provider.whole, attempt, body))
+        return _whole(attempt, provider.whole(attempt, body))
 
     def _let_go(self, lent: Lent, deadline: Deadline, _: Receipt) -> None:
         """Give the connection back; of a finished stream, when its body's last bytes have come, which say nothing."""
-        if not lent.finished:
+        if lent.response.ended or not lent.finished:
             lent.response.close()
             return
         task = asyncio.ensure_future(_drain(lent.response, deadline))
@@ -188,11 +197,17 @@ def _told(tried: Tried, chunks: list[Chunk]) -> Reply:
     return Reply.of(*chunks)
 
 
-async def _read(provider: Provider, attempt: Attempt, body: bytes) -> Chunk:
-    """Return what a whole answer says; of many vectors in a thread, one after the other, so that others are served."""
-    if attempt.operation == "embeddings" and len(body) > OFF_LOOP_BYTES:
-        return await asyncio.to_thread(provider.whole, attempt, body)
-    return provider.whole(attempt, body)
+def _whole(attempt: Attempt, whole: Chunk) -> Reply:
+    """Return an answer that came whole."""
+    if attempt.stream and (attempt.surface != "chat" or attempt.operation != "chat"):
+        raise Unreachable("the upstream gave a whole answer where a stream was asked for")
+    tried = attempt.tried
+    if whole.usage is None and attempt.operation in IN_TOKENS:
+        usage = estimated_usage(attempt, len(whole.text) + whole.unseen)
+        told = attempt.operation == "chat" and attempt.surface == "chat"
+        whole = replace(whole, data=with_usage(whole.data, usage) if told else whole.data, usage=usage)
+    tried.usage, tried.chars = whole.usage, len(whole.text) + whole.unseen
+    return Reply.of(*unfold(whole)) if attempt.stream else Reply(whole)
 
 
 async def _whole_body(response: Response, patience: Patience) -> bytes:
@@ -239,13 +254,6 @@ async def _drain(response: Response, deadline: Deadline) -> None:
     except UpstreamFailed:
         pass  # the answer is complete; the connection is just not worth keeping
     response.close()
-
-
-def _request(attempt: Attempt, provider: Provider, traceparent: bool) -> Request:
-    request = provider.request(attempt)
-    if traceparent and attempt.trace:
-        request.headers["traceparent"] = child_of(attempt.trace)
-    return request
 
 
 def child_of(traceparent: str) -> str:

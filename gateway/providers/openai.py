@@ -28,6 +28,9 @@ from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.responses import ResponseDecoder, native_body, used_in, whole_response
 from gateway.providers.vendors import Vendor, name_at, vendor, vendor_at, vendor_names
 
+COUNTS = (b'{"include_usage":true}', b'{"include_usage": true}')
+"""`stream_options` that say no more than what is asked for anyway."""
+
 
 class OpenAIOptions(Keyed, frozen=True, kw_only=True):
     """OpenAI, a vendor that speaks its dialect, or such a server of your own."""
@@ -114,13 +117,16 @@ class OpenAI:
         if attempt.surface == "responses":
             body = native_body(attempt, keeps=self.keeps_responses).but(model=attempt.deployment.model)
             return Request(self.at(attempt, "/responses"), body, dict(self.headers))
-        changes: dict[str, object] = {"model": attempt.deployment.model, **self._row.renamed(attempt.body.fields)}
-        if self._row.stream_options == "refused":
+        changes: dict[str, object] = {"model": attempt.deployment.model}
+        row, fields = self._row, attempt.body.fields
+        if row.drops or row.renames:
+            changes |= row.renamed(fields)
+        if row.stream_options == "refused":
             changes["stream_options"] = None
-        elif attempt.stream:
+        elif attempt.stream and bytes(fields.get("stream_options", b"")) not in COUNTS:
             changes["stream_options"] = {**_options(attempt), "include_usage": True}
-        if self._row.wants_reasoning or self._row.tool_call_ids == "nine":
-            changes["messages"] = _with_calls_as_wanted(attempt, self._row)
+        if row.wants_reasoning or row.tool_call_ids == "nine":
+            changes["messages"] = _with_calls_as_wanted(attempt, row)
         return Request(self.at(attempt, "/chat/completions"), attempt.body.but(**changes), dict(self.headers))
 
     def at(self, attempt: Attempt, path: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.core.reply import Chunk
-from gateway.core.usage import Usage
+from gateway.core.usage import USUAL_TIERS, Usage
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.openai_stream import StreamMender
 from gateway.providers.vendors import Vendor
@@ -193,11 +193,13 @@ def _used(said: "_CleanUsage", tier: str | None, vendor: Vendor, model: str) -> 
     sent, answered = said.prompt_tokens_details or _NOTHING_SENT, said.completion_tokens_details or _NOTHING_SAID
     cached, reasoning = sent.cached_tokens or 0, answered.reasoning_tokens or 0
     written = sent.cache_write_tokens or 0
-    if vendor.reasoning_tokens != "inside" or vendor.states_cost or vendor.always_searches(model):
+    if vendor.reasoning_tokens != "inside" or vendor.states_cost:
+        return None
+    if vendor.searching_models and vendor.always_searches(model):
         return None
     if not (prompt or completion) or cached + written > prompt or reasoning > completion:
         return None
-    service_tier = vendor.tier(tier) if tier else ""
+    service_tier = "" if not tier or tier in USUAL_TIERS else vendor.tier(tier)
     return Usage(prompt, completion, cached, written, reasoning, service_tier=service_tier)
 
 
