@@ -17,13 +17,12 @@ from collections import deque
 from functools import partial
 from typing import Any, Literal
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Receive
 from prometheus_client import Counter, Gauge
 
 from gateway.core.call import Headers
 from gateway.core.errors import Overloaded
-from gateway.http.answers import body, error_answer, head
-from gateway.http.requests import LARGE_BODY, credential_of, has_large_body
+from gateway.http.requests import LARGE_BODY, credential_of
 from gateway.settings.schema import Server
 
 log = logging.getLogger("gateway")
@@ -85,8 +84,18 @@ class Admission:
         UNDER_WAY.dec()
         self._let_in()
 
-    async def wait(self, headers: Headers, receive: Receive) -> tuple[Fate, Receive]:
-        """Return what became of a call that was not let in at once (`in`: now it is), and how to read on."""
+    async def let_in(self, headers: Headers, receive: Receive) -> Receive | None:
+        """Have a call wait that could not enter at once; return how to read on. `None`: its client has left.
+
+        Raises:
+            Overloaded: it is not let in.
+        """
+        fate, receive = await self._wait(headers, receive)
+        if fate not in ("in", "left"):
+            raise self._refused(fate)
+        return receive if fate == "in" else None
+
+    async def _wait(self, headers: Headers, receive: Receive) -> tuple[Fate, Receive]:
         if not self._limits.queue:
             return "full", receive
         caller = caller_of(headers)
@@ -109,7 +118,7 @@ class Admission:
             timer.cancel()
             ear.close()
 
-    def refused(self, reason: Reason) -> Overloaded:
+    def _refused(self, reason: Reason) -> Overloaded:
         """Count a refusal, and return what to say.
 
         It passes no room of the chain: where it was measured, a refusal took 45 µs of CPU without and 170 µs with them.
@@ -234,39 +243,6 @@ class Ear:
             self._heard.append(message)
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
-
-
-class Admitted:
-    """An ASGI app whose requests have to be let in."""
-
-    def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        self._app = app
-        self._admission = admission
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on when there is room for it, or refuse it."""
-        admission = self._admission
-        if not admission.enter():
-            headers = Headers(dict(scope["headers"]))
-            fate, receive = await admission.wait(headers, receive)
-            if fate == "left":
-                return
-            if fate != "in":
-                await refuse(send, headers, admission.refused(fate))
-                return
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            admission.leave()
-
-
-async def refuse(send: Send, headers: Headers, error: Overloaded) -> None:
-    """Answer a request whose body was not read: what may be left of a large one is not taken in either."""
-    answer, data = error_answer(error)
-    if has_large_body(headers):
-        answer.append((b"connection", b"close"))
-    await send(head(error.status, answer))
-    await send(body(data))
 
 
 def caller_of(headers: Headers) -> bytes:

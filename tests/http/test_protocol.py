@@ -206,10 +206,8 @@ async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
     told = []
 
     async def app(scope, receive, send):
-        client, departed = scope["extensions"][CLIENT], lambda: told.append(scope["path"])
-        client.on_departure(departed)
+        scope["extensions"][CLIENT].on_departure(lambda: told.append(scope["path"]))
         await plain(scope, receive, send)
-        client.forget(departed)
 
     await said(app, LAST)
     assert not told
@@ -217,18 +215,16 @@ async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
 
 async def test_one_request_forgets_for_itself_and_not_for_the_next():
     """Of two that came together the first may still be tidying up when the second has begun."""
-    second, tidied = Departing(), asyncio.Event()
+    second, tidied, told = Departing(), asyncio.Event(), []
 
     async def app(scope, receive, send):
         if scope["path"] != "/first":
             await second(scope, receive, send)
             return
-        client, departed = scope["extensions"][CLIENT], lambda: None
-        client.on_departure(departed)
+        scope["extensions"][CLIENT].on_departure(lambda: told.append("first"))
         await plain(scope, receive, send)
         await second.begun.wait()
-        client.forget(departed)
-        tidied.set()
+        asyncio.current_task().add_done_callback(lambda _: tidied.set())
 
     async with served(app) as connect, asyncio.timeout(20):
         _, writer = await connect()
@@ -236,7 +232,7 @@ async def test_one_request_forgets_for_itself_and_not_for_the_next():
         await tidied.wait()
         writer.close()
         await second.told.wait()
-    assert second.count == 1
+    assert second.count == 1 and not told
 
 
 async def test_no_request_leaves_work_for_the_garbage_collector():
@@ -249,10 +245,8 @@ async def test_no_request_leaves_work_for_the_garbage_collector():
     async def app(scope, receive, send):
         scope["path"] = path = Path(scope["path"])
         seen.append(weakref.ref(path))
-        client, departed = scope["extensions"][CLIENT], lambda: path
-        client.on_departure(departed)
+        scope["extensions"][CLIENT].on_departure(lambda: path)
         await plain(scope, receive, send)
-        client.forget(departed)
 
     gc.collect()
     gc.disable()
