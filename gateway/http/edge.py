@@ -65,7 +65,8 @@ class Edge:
             receive = heard
         gateway, answer = self._live.gateway, None
         try:
-            cycle.watch(BODY_S)
+            if cycle.more_body:
+                cycle.watch(BODY_S)
             call = await self._reader(gateway, request, receive, new_id())
             cycle.watch(call.deadline_s - call.receipt.began_s + GRACE_S)
             answer = Answer(self._live, gateway, call, cycle)

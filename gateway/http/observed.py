@@ -10,12 +10,12 @@ from functools import lru_cache, partial
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
-from gateway.core.counting import hand_on
+from gateway.core.counting import Count, Counts, Histogram, Spread, Spreads, hand_on
 from gateway.core.receipt import Receipt
 from gateway.http.answers import call_lines
 from gateway.http.edge import new_id
@@ -25,9 +25,9 @@ from gateway.settings.live import Live
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
-REQUESTS = Counter("http_requests", "HTTP requests.", ["method", "path", "status"])
-SECONDS_TAKEN = Histogram(
-    "http_request_duration_seconds", "Seconds to an answer's last byte.", ["method", "path"], buckets=SECONDS
+REQUESTS = Counts(Counter("http_requests", "HTTP requests.", ["method", "path", "status"]))
+SECONDS_TAKEN = Spreads(
+    Histogram("http_request_duration_seconds", "Seconds to an answer's last byte.", ["method", "path"], buckets=SECONDS)
 )
 disable_created_metrics()  # a line for each series that says since when: a tenth of the page, and nobody asks
 
@@ -66,9 +66,11 @@ class Observed:
                 request["path_template"] = path
                 await call(scope, receive, send)
         finally:
-            counted = _counted(request["method"], request.get("path_template", "unmatched"), cycle.status or 500)
-            counted[0].inc()
-            counted[1].observe(self._now() - began_s)
+            requests, taken = _counted(
+                request["method"], request.get("path_template", "unmatched"), cycle.status or 500
+            )
+            requests.n += 1
+            taken.see(self._now() - began_s)
 
     async def _send(self, cycle: Cycle, began_s: float, message: Any) -> None:
         """Send a part of an answer that no call stands behind; its head says so, of a receipt that stayed empty."""
@@ -81,9 +83,9 @@ class Observed:
 
 
 @lru_cache(10_000)
-def _counted(method: str, path: str, status: int) -> tuple[Counter, Histogram]:
+def _counted(method: str, path: str, status: int) -> tuple[Count, Spread]:
     method = method if method in METHODS else "OTHER"
-    return REQUESTS.labels(method, path, str(status)), SECONDS_TAKEN.labels(method, path)
+    return REQUESTS[method, path, str(status)], SECONDS_TAKEN[method, path]
 
 
 def exposition() -> tuple[str, bytes]:

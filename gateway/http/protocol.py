@@ -272,7 +272,8 @@ class Cycle:
     def on_departure(self, departed: Callable[[], object]) -> None:
         """Call `departed` if the client leaves, or has left, before it is answered and all is tidied up."""
         self._departed = departed
-        self._flow.resume_reading()  # paused behind a large body, the connection would not say that it ended
+        if self._flow.read_paused:
+            self._flow.resume_reading()  # or the connection would not say that it ended
         if self.disconnected:
             departed()
 
