@@ -78,7 +78,7 @@ async def _read(gateway: Gateway, raw: bytes, key: str) -> Call:
     async def receive() -> Any:
         return {"type": "http.request", "body": raw}
 
-    scope: Any = {"type": "http", "method": "POST", "headers": headers}
+    scope: Any = {"type": "http", "method": "POST", "headers": headers, "extensions": {}}
     call = await GenerationReader(CHAT)(gateway, scope, receive, "explain")
     if call.own is not None:
         await call.own(call)  # raises what is wrong with it

@@ -1,34 +1,17 @@
-"""The heads of our answers, and errors as a client of OpenAI expects them."""
+"""The heads of our answers, as lines without their ends, and errors as a client's SDK expects them."""
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 from gateway.core.errors import GatewayError, TooLarge, Unauthorized, WrongMethod
 from gateway.core.price import dollars
 from gateway.core.receipt import Receipt
-from gateway.wire.openai import error_body
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-JSON = (b"content-type", b"application/json")
+JSON = b"content-type: application/json"
+STREAM = (b"content-type: text/event-stream; charset=utf-8", b"cache-control: no-cache", b"x-accel-buffering: no")
 CLOSE = (b"connection", b"close")
-STREAM: RawHeaders = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
-
-
-def head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Any:
-    """Return ASGI's message that begins an answer."""
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body(data: bytes, *, more: bool = False) -> Any:
-    """Return ASGI's message that carries a piece of an answer."""
-    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 def error_headers(error: GatewayError) -> RawHeaders:
@@ -50,29 +33,27 @@ def error_headers(error: GatewayError) -> RawHeaders:
     return headers
 
 
-def call_headers(receipt: Receipt, config: str, now_s: float) -> RawHeaders:
-    """Return what every answer to a call says of it: who answered, at which cost, by which configuration."""
+def call_lines(receipt: Receipt, config: str, now_s: float, *, cost_later: bool = False) -> list[bytes]:
+    """Return what every answer to a call says of it: who answered, at which cost, by which configuration.
+
+    A stream's cost is only known at its end: a comment says it there.
+    """
     tried = receipt.answered_by
     upstream_s = 0.0 if tried is None else tried.first_chunk_s or tried.total_s
-    total_s = now_s - receipt.began_s
-    return [
-        (b"x-request-id", receipt.call_id.encode()),
-        (b"x-gateway-provider", _printable(tried.provider) if tried else b"none"),
-        (b"x-gateway-deployment", _printable(tried.deployment) if tried else b"none"),
-        (b"x-gateway-attempts", b"%d" % len(receipt.tried)),
-        (b"x-gateway-cache", (receipt.cache or "none").encode()),
-        (b"x-gateway-config", config.encode()),
-        (
-            b"server-timing",
-            b"gateway;dur=%.1f, upstream;dur=%.1f" % (max(0.0, total_s - upstream_s) * 1000, upstream_s * 1000),
-        ),
-        *[(name.encode(), value.encode("latin-1", "replace")) for name, value in receipt.headers.items()],
+    gateway_s = max(0.0, now_s - receipt.began_s - upstream_s)
+    lines = [
+        b"x-request-id: " + receipt.call_id.encode(),
+        b"x-gateway-provider: " + (_printable(tried.provider) if tried else b"none"),
+        b"x-gateway-deployment: " + (_printable(tried.deployment) if tried else b"none"),
+        b"x-gateway-attempts: %d" % len(receipt.tried),
+        b"x-gateway-cache: " + (receipt.cache or "none").encode(),
+        b"x-gateway-config: " + config.encode(),
+        b"x-gateway-cost: " + (b"at-end" if cost_later else cost_text(receipt)),
+        b"server-timing: gateway;dur=%.1f, upstream;dur=%.1f" % (gateway_s * 1000, upstream_s * 1000),
     ]
-
-
-def cost_header(receipt: Receipt, *, later: bool) -> tuple[bytes, bytes]:
-    """Return `x-gateway-cost` in dollars. A stream's is only known at its end: a comment says it there."""
-    return (b"x-gateway-cost", b"at-end" if later else cost_text(receipt))
+    for name, value in receipt.headers.items():
+        lines.append(f"{name}: {value}".encode("latin-1", "replace"))
+    return lines
 
 
 def cost_text(receipt: Receipt) -> bytes:
@@ -80,12 +61,6 @@ def cost_text(receipt: Receipt) -> bytes:
     if receipt.cost_nusd is None and not receipt.tried:
         return b"0"
     return b"unknown" if receipt.cost_nusd is None else dollars(receipt.cost_nusd).encode()
-
-
-def error_answer(error: GatewayError, data: bytes = b"") -> tuple[RawHeaders, bytes]:
-    """Return an error's own headers and body: `data`, or OpenAI's error object."""
-    data = data or error_body(error)
-    return [JSON, (b"content-length", b"%d" % len(data)), *error_headers(error)], data
 
 
 @lru_cache(10_000)

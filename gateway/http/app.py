@@ -15,10 +15,10 @@ from gateway import __version__
 from gateway.core.call import PATHS
 from gateway.core.errors import GatewayError
 from gateway.http.admin import ReloadReader
-from gateway.http.admission import Admission, Admitted
-from gateway.http.answers import error_answer
+from gateway.http.admission import Admission
+from gateway.http.answers import error_headers
 from gateway.http.docs import UI, openapi_json, redoc, swagger
-from gateway.http.edge import Edge, is_no_news
+from gateway.http.edge import Edge
 from gateway.http.health import health, info, metrics, ready, welcome
 from gateway.http.health import live as alive
 from gateway.http.models import read_models
@@ -27,6 +27,7 @@ from gateway.http.operations import ForwardReader, OperationReader
 from gateway.http.requests import CHAT, MESSAGES, RESPONSES, CallReader, GenerationReader, read_count
 from gateway.http.responses import read_kept
 from gateway.settings.live import Live
+from gateway.wire.openai import error_body
 
 log = logging.getLogger("gateway")
 
@@ -47,15 +48,13 @@ def make_app(live: Live) -> ASGIApp:
     """Return the ASGI app that serves the configuration `live` holds."""
     admission = Admission(live.gateway.server)
     live.followers.append(lambda gateway: admission.follow(gateway.server))
-    calls = {path: Admitted(Edge(live, reader), admission) for path, reader in READERS.items()}
+    calls = {path: Edge(live, reader, admission) for path, reader in READERS.items()}
     app = Litestar(
         route_handlers=[
             *[asgi(path, copy_scope=False)(call.__call__) for path, call in calls.items()],
             asgi("/v1/messages/count_tokens", copy_scope=False)(Edge(live, read_count).__call__),
             asgi("/v1", is_mount=True, copy_scope=False)(under_v1(live, admission).__call__),
-            asgi("/proxy", is_mount=True, copy_scope=False)(
-                Admitted(Edge(live, ForwardReader("proxy")), admission).__call__
-            ),
+            asgi("/proxy", is_mount=True, copy_scope=False)(Edge(live, ForwardReader("proxy"), admission).__call__),
             asgi("/admin/reload", copy_scope=False)(Edge(live, ReloadReader(live)).__call__),
             *(welcome, health, ready, alive, metrics, info),
             *(swagger, redoc, openapi_json),
@@ -75,13 +74,12 @@ def make_app(live: Live) -> ASGIApp:
     )
     app.state.live = live
     app.state.admission = admission
-    logging.getLogger("uvicorn.error").addFilter(is_no_news)
     return Observed(HeadLikeGet(app), calls, live)
 
 
 def under_v1(live: Live, admission: Admission) -> "Branches":
     """Return who answers what has no route of its own under `/v1`."""
-    forward = Admitted(Edge(live, ForwardReader("v1")), admission)
+    forward = Edge(live, ForwardReader("v1"), admission)
     return Branches("/v1", {"models": Edge(live, read_models), "responses": Edge(live, read_kept)}, forward)
 
 
@@ -129,11 +127,8 @@ class HeadLikeGet:
 
 def refuse(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:
     """Render our own errors."""
-    headers, data = error_answer(error)
-    shown = {
-        name.decode(): value.decode() for name, value in headers if name not in (b"content-type", b"content-length")
-    }
-    return Response(data, status_code=error.status, media_type="application/json", headers=shown)
+    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(error_body(error), status_code=error.status, media_type="application/json", headers=headers)
 
 
 def refuse_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -6,31 +6,28 @@ what clients make up does not become a time series.
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
-from operator import itemgetter
+from functools import lru_cache, partial
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
-from gateway.core.counting import hand_on
+from gateway.core.counting import Count, Counts, Histogram, Spread, Spreads, hand_on
 from gateway.core.receipt import Receipt
-from gateway.http.answers import CLOSE, RawHeaders, call_headers, cost_header
+from gateway.http.answers import call_lines
 from gateway.http.edge import new_id
+from gateway.http.protocol import CLIENT, Cycle
 from gateway.settings.live import Live
-
-_ID = b"x-request-id"
-_name = itemgetter(0)
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
-REQUESTS = Counter("http_requests", "HTTP requests.", ["method", "path", "status"])
-SECONDS_TAKEN = Histogram(
-    "http_request_duration_seconds", "Seconds to an answer's last byte.", ["method", "path"], buckets=SECONDS
+REQUESTS = Counts(Counter("http_requests", "HTTP requests.", ["method", "path", "status"]))
+SECONDS_TAKEN = Spreads(
+    Histogram("http_request_duration_seconds", "Seconds to an answer's last byte.", ["method", "path"], buckets=SECONDS)
 )
 disable_created_metrics()  # a line for each series that says since when: a tenth of the page, and nobody asks
 
@@ -58,45 +55,37 @@ class Observed:
             await self._app(scope, receive, send)
             return
         request: Any = scope
+        cycle: Cycle = request["extensions"][CLIENT]
         began_s = self._now()
-        status = 500
-
-        async def observed(message: Any) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = message["headers"]
-                if _ID not in map(_name, headers):
-                    headers = message["headers"] = [*headers, *self._headers(began_s)]
-                # Before a stop every answer says so: a client that connects anew is led elsewhere.
-                if self._live.draining and CLOSE not in headers:
-                    message["headers"] = [*headers, CLOSE]
-            await send(message)
-
         path = request["path"]
         call = self._calls.get(path)
         try:
             if call is None:
-                await self._app(scope, receive, observed)
+                await self._app(scope, receive, partial(self._send, cycle, began_s))
             else:
                 request["path_template"] = path
-                await call(scope, receive, observed)
+                await call(scope, receive, send)
         finally:
-            counted = _counted(request["method"], request.get("path_template", "unmatched"), status)
-            counted[0].inc()
-            counted[1].observe(self._now() - began_s)
+            requests, taken = _counted(
+                request["method"], request.get("path_template", "unmatched"), cycle.status or 500
+            )
+            requests.n += 1
+            taken.see(self._now() - began_s)
 
-    def _headers(self, began_s: float) -> RawHeaders:
-        """Return the head of an answer that no call stands behind: the same lines, of a receipt that stayed empty."""
-        receipt = Receipt(new_id(), began_s=began_s)
-        headers = call_headers(receipt, self._live.gateway.config_id, self._now())
-        return [*headers, cost_header(receipt, later=False)]
+    async def _send(self, cycle: Cycle, began_s: float, message: Any) -> None:
+        """Send a part of an answer that no call stands behind; its head says so, of a receipt that stayed empty."""
+        if message["type"] == "http.response.start":
+            receipt = Receipt(new_id(), began_s=began_s)
+            lines = call_lines(receipt, self._live.gateway.config_id, self._now())
+            message["headers"] = [*message["headers"], *[tuple(line.split(b": ", 1)) for line in lines]]
+            cycle.keep_alive = cycle.keep_alive and not self._live.draining
+        await cycle.send(message)
 
 
 @lru_cache(10_000)
-def _counted(method: str, path: str, status: int) -> tuple[Counter, Histogram]:
+def _counted(method: str, path: str, status: int) -> tuple[Count, Spread]:
     method = method if method in METHODS else "OTHER"
-    return REQUESTS.labels(method, path, str(status)), SECONDS_TAKEN.labels(method, path)
+    return REQUESTS[method, path, str(status)], SECONDS_TAKEN[method, path]
 
 
 def exposition() -> tuple[str, bytes]:

@@ -12,15 +12,13 @@ from gateway.core.route import Route
 from gateway.http.requests import (
     LARGE_BODY,
     asks_for_usage,
-    body_of,
-    bytes_of,
     check_counts,
     field_of,
     invalid_call,
     named,
     new_call,
+    read_body,
     require_key,
-    require_key_for_much,
     require_method,
     require_same_origin,
 )
@@ -75,9 +73,7 @@ class OperationReader:
                 if self._operation not in WITH_FILES:
                     raise BadRequest(f"/v1{self._path} takes JSON, not a form", code="invalid_content_type")
                 return await self._form(gateway, headers, receive, id)
-            require_key_for_much(gateway, headers)
-            body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
-            return self._json(gateway, headers, body, id)
+            return self._json(gateway, headers, await read_body(gateway, scope, headers, receive), id)
         except GatewayError as error:
             return unread_call(gateway, scope, receive, id, error)
 

@@ -26,6 +26,7 @@ from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Route
 from gateway.core.secret import Secret
+from gateway.http.protocol import CLIENT, Cycle
 from gateway.settings.build import Gateway
 from gateway.wire.chat_request import StreamOptions
 from gateway.wire.messages import count_answer
@@ -45,7 +46,8 @@ MOST_MODEL_CHARS = 256
 
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-LIST, LIST_OR_TEXT, EMPTY_LIST = (re.compile(begin) for begin in (rb"\s*\[", rb'\s*["[]', rb"\s*\[\s*\]"))
+FULL_LIST, FULL_LIST_OR_TEXT = re.compile(rb"\s*\[\s*[^\]\s]"), re.compile(rb'\s*(?:"|\[\s*[^\]\s])')
+EMPTY_LIST = re.compile(rb"\s*\[\s*\]")
 
 T = TypeVar("T")
 
@@ -70,15 +72,15 @@ class Shape(Struct, frozen=True):
     surface: Surface
     content: str
     """The field that holds what is asked."""
+    begins: re.Pattern[bytes]
+    """How that begins: a list with something in it, or perhaps a text."""
     counts: tuple[str, ...]
     """Fields that bound the answer, or multiply it."""
-    is_list: bool = True
-    """`content` is a list; otherwise it may also be a text."""
 
 
-CHAT = Shape("chat", "messages", ("max_tokens", "max_completion_tokens", "n"))
-MESSAGES = Shape("messages", "messages", ("max_tokens",))
-RESPONSES = Shape("responses", "input", ("max_output_tokens",), is_list=False)
+CHAT = Shape("chat", "messages", FULL_LIST, ("max_tokens", "max_completion_tokens", "n"))
+MESSAGES = Shape("messages", "messages", FULL_LIST, ("max_tokens",))
+RESPONSES = Shape("responses", "input", FULL_LIST_OR_TEXT, ("max_output_tokens",))
 
 
 class GenerationReader:
@@ -93,9 +95,7 @@ class GenerationReader:
         try:
             require_method(scope, "POST")
             require_same_origin(gateway, headers)
-            require_key_for_much(gateway, headers)
-            body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
-            return _generation(gateway, headers, body, id, shape)
+            return _generation(gateway, headers, await read_body(gateway, scope, headers, receive), id, shape)
         except GatewayError as error:
             return invalid_call(gateway, headers, id, error).but(surface=shape.surface)
 
@@ -106,9 +106,7 @@ async def read_count(gateway: Gateway, scope: HTTPScope, receive: Receive, id: s
     try:
         require_method(scope, "POST")
         require_same_origin(gateway, headers)
-        require_key_for_much(gateway, headers)
-        body = body_of(await bytes_of(headers, receive, gateway.server.max_body))
-        asked = _generation(gateway, headers, body, id, MESSAGES)
+        asked = _generation(gateway, headers, await read_body(gateway, scope, headers, receive), id, MESSAGES)
     except GatewayError as error:
         return invalid_call(gateway, headers, id, error).but(surface="messages")
 
@@ -132,16 +130,6 @@ def require_same_origin(gateway: Gateway, headers: Headers) -> None:
     elsewhere = bool(origin) and origin.partition("://")[2] != headers.get("host")
     if elsewhere or headers.get("sec-fetch-site") == "cross-site":
         raise Forbidden("without keys, pages of other sites may not ask; turn on `auth`")
-
-
-def require_key_for_much(gateway: Gateway, headers: Headers) -> None:
-    """Refuse a large body of someone who will be turned away, before it is read; `auth` says the rest.
-
-    Raises:
-        Unauthorized: keys are asked for, and this is none.
-    """
-    if has_large_body(headers):
-        require_key(gateway, headers)
 
 
 def require_key(gateway: Gateway, headers: Headers) -> None:
@@ -185,14 +173,18 @@ def invalid_call(gateway: Gateway, headers: Headers, id: str, fault: GatewayErro
 def _generation(gateway: Gateway, headers: Headers, body: Body, id: str, shape: Shape) -> Call:
     fields = body.fields
     model = named(field_of(fields, "model", _text))
-    stream = bool(field_of(fields, "stream", _flag))
-    asks_usage = asks_for_usage(fields)
-    check_counts(fields, shape.counts)
-    _check_content(fields.get(shape.content), shape)
+    stream = "stream" in fields and bool(field_of(fields, "stream", _flag))
+    asks_usage = "stream_options" in fields and asks_for_usage(fields)
+    if not fields.keys().isdisjoint(shape.counts):
+        check_counts(fields, shape.counts)
+    content = fields.get(shape.content)
+    if content is None or not shape.begins.match(content):
+        raise _lacking_content(content, shape.content)
     # The other surfaces have no way not to ask for the usage.
-    wants_usage = shape.surface != "chat" or asks_usage
-    call = new_call(gateway, headers, body, id, "chat", model, stream=stream, wants_usage=wants_usage)
-    return call if shape.surface == "chat" else call.but(surface=shape.surface)
+    wants_usage = asks_usage or shape.surface != "chat"
+    return new_call(
+        gateway, headers, body, id, "chat", model, surface=shape.surface, stream=stream, wants_usage=wants_usage
+    )
 
 
 def named(model: str | None) -> str:
@@ -256,6 +248,7 @@ def new_call(
     operation: Operation,
     model: str,
     *,
+    surface: Surface = "chat",
     route: Route | None = None,
     stream: bool = False,
     wants_usage: bool = False,
@@ -264,28 +257,50 @@ def new_call(
     now = gateway.clock.now()
     if route is None and operation in OF_MODELS:
         route = gateway.routes.find(model)
-    receipt = Receipt(id, model, route.name if route else "", began_s=now)
     total_s = route.timeouts.total_s if route else 60.0
-    trace = headers.get("traceparent")
+    said = headers.raw
+    trace = headers.get("traceparent") if b"traceparent" in said else ""
     return Call(
         id=id,
         operation=operation,
-        surface="chat",
+        surface=surface,
         model=model,
         stream=stream,
         wants_usage=wants_usage,
         body=body,
         headers=headers,
-        receipt=receipt,
-        deadline_s=now + min(total_s, _patience_s(headers)),
+        receipt=Receipt(id, model, route.name if route else "", began_s=now),
+        deadline_s=now + (min(total_s, _patience_s(headers)) if b"x-stainless-read-timeout" in said else total_s),
         clock=gateway.clock,
         route=route,
         credential=credential_of(headers),
-        trace=trace if trace and TRACEPARENT.fullmatch(trace) else "",
+        trace=trace if TRACEPARENT.fullmatch(trace) else "",
     )
 
 
-async def bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
+async def read_body(gateway: Gateway, scope: HTTPScope, headers: Headers, receive: Receive) -> Body:
+    """Return what is asked, of somebody who may ask so much.
+
+    A body that is small and came with its head, as most do, is looked at where it is; others are received, at most as
+    much as may be.
+
+    Raises:
+        Unauthorized: it is large, keys are asked for, and this is none: nothing of it is read.
+        TooLarge: it says so, or is; the rest is not read.
+        BadRequest: it is not what it should be, or the client left in the middle of it.
+    """
+    extensions: Any = scope["extensions"]
+    cycle: Cycle | None = extensions.get(CLIENT)
+    raw = cycle.whole_body if cycle is not None and b"content-length" in headers.raw else None
+    most = gateway.server.max_body
+    if raw is None or len(raw) > min(most, LARGE_BODY):
+        if has_large_body(headers):
+            require_key(gateway, headers)
+        raw = await _bytes_of(headers, receive, most)
+    return body_of(raw)
+
+
+async def _bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
     """Return the request's body.
 
     Raises:
@@ -313,7 +328,8 @@ async def bytes_of(headers: Headers, receive: Receive, most: int) -> bytes:
 def body_of(raw: bytes) -> Body:
     """Return a JSON object's top-level fields, values untouched; of a repeated one the last, upstream too."""
     try:
-        raw.decode()  # or some field would turn out not to be text when it is read
+        if not raw.isascii():
+            raw.decode()  # or some field would turn out not to be text when it is read
         fields = _object.decode(raw)
     except msgspec.ValidationError:
         raise BadRequest("the body must be a JSON object", code="invalid_json") from None
@@ -328,29 +344,26 @@ def body_of(raw: bytes) -> Body:
     return Body(raw, fields)
 
 
-def _check_content(raw: Raw | None, shape: Shape) -> None:
-    """Refuse what cannot be a conversation; the upstream, or its translator, reads it in full."""
-    name = shape.content
+def _lacking_content(raw: Raw | None, name: str) -> BadRequest:
+    """Return what is wrong with what cannot be a conversation; the upstream, or its translator, reads it in full."""
     if raw is None:
-        raise BadRequest(f"there is no `{name}`", param=name, code="missing_required_parameter")
-    if not (LIST if shape.is_list else LIST_OR_TEXT).match(raw):
-        raise BadRequest(f"{name}: expected an array", param=name, code="invalid_type")
+        return BadRequest(f"there is no `{name}`", param=name, code="missing_required_parameter")
     if EMPTY_LIST.match(raw):
-        raise BadRequest(f"{name}: at least one is needed", param=name, code="empty_array")
+        return BadRequest(f"{name}: at least one is needed", param=name, code="empty_array")
+    return BadRequest(f"{name}: expected an array", param=name, code="invalid_type")
 
 
 def credential_of(headers: Headers) -> Secret:
     """Return what the client presents: OpenAI's header, Anthropic's or Azure's."""
-    scheme, _, value = headers.get("authorization").partition(" ")
-    if scheme.lower() == "bearer" and value:
-        return Secret(value.strip())
+    scheme, _, value = headers.raw.get(b"authorization", b"").partition(b" ")
+    if value and scheme.lower() == b"bearer":
+        return Secret(value.decode("latin-1").strip())
     return Secret(headers.get("x-api-key") or headers.get("api-key"))
 
 
 def _patience_s(headers: Headers) -> float:
     """Return how long the client's SDK waits before it gives up; there is no use in working longer."""
-    said = headers.get("x-stainless-read-timeout")
     try:
-        return max(1.0, float(said)) if said else float("inf")
+        return max(1.0, float(headers.get("x-stainless-read-timeout")))
     except ValueError:
         return float("inf")

@@ -97,6 +97,8 @@ class Gateway(Struct, frozen=True):
     """Writes every chat call down. `None`: no database is configured."""
     rooms: "list[tuple[str, Options, Middleware]]"
     """The chain, outermost first: what each is called in it, its options, itself."""
+    has_auth: bool
+    """Callers are asked who they are."""
     passages: Passages
     """Where requests lead that name no model."""
     models: Models
@@ -111,11 +113,6 @@ class Gateway(Struct, frozen=True):
     def chain(self) -> list[str]:
         """What the middlewares are called, outermost first."""
         return [name for name, _, _ in self.rooms]
-
-    @property
-    def has_auth(self) -> bool:
-        """Whether callers are asked who they are."""
-        return "auth" in self.chain
 
 
 def build(loaded: Loaded, text: str, process: Process) -> Gateway:
@@ -173,6 +170,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
         kept_in="nothing" if not settings.responses.keep else "database" if settings.database else "memory",
         recorder=recorder,
         rooms=rooms,
+        has_auth="auth" in loaded.uses,
         passages=passages_of(loaded, providers, off),
         models=models_of(settings, providers, off, table=table, prices=prices, process=process),
         sources=sources_of(settings, providers, process),

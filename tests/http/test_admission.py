@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.call import Headers
+from gateway.core.errors import Overloaded
 from gateway.http import admission as subject
-from gateway.http.admission import Admission, Admitted, caller_of
+from gateway.http.admission import Admission, caller_of
 from gateway.http.requests import LARGE_BODY
 from gateway.settings.schema import Server
 from tests.standins import hastily
@@ -18,7 +19,7 @@ class Client:
     """One request: what it is told, and when it ends or leaves."""
 
     def __init__(self, key="anyone", body=(b"{}",)):
-        self.scope = {"type": "http", "headers": [(b"x-api-key", key.encode()), (b"content-length", b"2")]}
+        self.headers = Headers({b"x-api-key": key.encode(), b"content-length": b"2"})
         self.said = asyncio.Queue()
         for i, piece in enumerate(body):
             self.said.put_nowait({"type": "http.request", "body": piece, "more_body": i < len(body) - 1})
@@ -29,16 +30,13 @@ class Client:
 
     @property
     def status(self):
-        return self.told[0]["status"] if self.told else None
+        return self.told[0] if self.told else None
 
     def leave(self):
         self.said.put_nowait({"type": "http.disconnect"})
 
     async def receive(self):
         return await self.said.get()
-
-    async def send(self, message):
-        self.told.append(message)
 
 
 class House:
@@ -49,10 +47,8 @@ class House:
         self.served = []
         self.most = 0
         self.tasks = []
-        self._clients = {}
 
-    async def app(self, scope, receive, send):
-        client = self._clients[id(scope)]
+    async def serve(self, client, receive):
         client.served = True
         self.served.append(client)
         self.most = max(self.most, self.admission.under_way)
@@ -63,10 +59,24 @@ class House:
         await client.done.wait()
 
     def comes(self, client):
-        self._clients[id(client.scope)] = client
-        door = Admitted(self.app, self.admission)
-        self.tasks.append(asyncio.ensure_future(door(client.scope, client.receive, client.send)))
+        self.tasks.append(asyncio.ensure_future(self.take(client)))
         return client
+
+    async def take(self, client):
+        """Let a client in and serve it, as the edge does."""
+        receive = client.receive
+        if not self.admission.enter():
+            try:
+                receive = await self.admission.let_in(client.headers, receive)
+            except Overloaded as error:
+                client.told.append(error.status)
+                return
+            if receive is None:
+                return
+        try:
+            await self.serve(client, receive)
+        finally:
+            self.admission.leave()
 
     async def come(self, *keys):
         clients = [self.comes(Client(key)) for key in keys]
@@ -90,23 +100,13 @@ async def finish(*clients):
         await rest()
 
 
-def test_who_need_not_wait_is_passed_as_it_came(monkeypatch):
-    """The healthy path: no task, no future, no digest, and ASGI's own `receive`."""
+def test_who_need_not_wait_does_not(monkeypatch):
+    """The healthy path: no task, no future, no digest; not even an event loop."""
     monkeypatch.setattr(subject, "caller_of", None)
-    seen = []
-
-    async def app(scope, receive, send):
-        seen.append((receive, len(asyncio.all_tasks()), admission.under_way))
-
     admission = Admission(Server(max_calls=1))
-
-    async def story():
-        client = Client()
-        await Admitted(app, admission)(client.scope, client.receive, client.send)
-        assert seen == [(client.receive, 1, 1)]
-        assert admission.under_way == 0
-
-    hastily(story())
+    assert admission.enter() and admission.under_way == 1 and not admission.enter()
+    admission.leave()
+    assert admission.under_way == 0 and admission.enter()
 
 
 def test_callers_take_turns():

@@ -20,6 +20,11 @@ async def plain(scope, receive, send):
     await send({"type": "http.response.body", "body": scope["path"].encode()})
 
 
+async def whole(scope, receive, send):
+    """Answer with the path, all in one."""
+    await scope["extensions"][CLIENT].answer(200, [b"x-a: b"], scope["path"].encode())
+
+
 @contextlib.asynccontextmanager
 async def served(app, **options):
     """Serve `app`; yield how to connect."""
@@ -58,6 +63,23 @@ async def test_no_header_can_smuggle_another_in(value, caplog):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
         await send({"type": "http.response.body", "body": b"hello"})
+
+    answer = await said(app, LAST)
+    assert answer.startswith(b"HTTP/1.1 500 ") and b"set-cookie" not in answer and b"hello" not in answer
+    assert "control character" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["whole", "in pieces"])
+async def test_no_line_of_a_head_can_be_two(kind, caplog):
+    """Nor of one that is handed over as it goes out."""
+
+    async def app(scope, receive, send):
+        cycle, lines = scope["extensions"][CLIENT], [b"x-a: a\r\nset-cookie: b"]
+        if kind == "whole":
+            await cycle.answer(200, lines, b"hello")
+        else:
+            await cycle.begin(200, lines)
+            await cycle.write(b"hello", more=False)
 
     answer = await said(app, LAST)
     assert answer.startswith(b"HTTP/1.1 500 ") and b"set-cookie" not in answer and b"hello" not in answer
@@ -118,6 +140,114 @@ async def test_an_answer_is_framed_as_its_request_wants_it(head, framed):
     assert framed in answer
     assert body == next((said for word, said in plainly.items() if word.encode() in head), b"2\r\n/x\r\n0\r\n\r\n")
     assert (b"transfer-encoding" in answer) == body.startswith(b"2\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "last", "body"),
+    [
+        (b"GET /x HTTP/1.0\r\n", b"connection: close", b"/x"),
+        (b"GET /x HTTP/1.1\r\nhost: here\r\nconnection: close\r\n", b"connection: close", b"/x"),
+        (b"HEAD /x HTTP/1.1\r\nhost: here\r\nconnection: close\r\n", b"connection: close", b""),
+    ],
+)
+async def test_a_whole_answer_says_how_long_it_is(head, last, body):
+    """To whomever: even HEAD is told, and the oldest client need not wait for the connection's end."""
+    answer, _, came = (await said(whole, head + b"\r\n")).partition(b"\r\n\r\n")
+    assert came == body and b"x-a: b\r\n" in answer and b"content-length: 2\r\n" in answer
+    assert answer.endswith(last) and b"transfer-encoding" not in answer
+
+
+async def test_whole_answers_go_out_on_one_connection_in_their_order():
+    """It goes on until somebody says otherwise."""
+    answer = await said(whole, GET % b"a" + GET % b"bc", LAST)
+    parts = answer.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [part.split(b"\r\n\r\n", 1)[1] for part in parts] == [b"/a", b"/bc", b"/last"]
+    assert [b"connection: close" in part for part in parts] == [False, False, True]
+
+
+async def test_who_answers_may_end_the_connection():
+    """What came behind is not answered then: nobody would read it."""
+
+    async def app(scope, receive, send):
+        scope["extensions"][CLIENT].keep_alive = False
+        await whole(scope, receive, send)
+
+    answer = await said(app, GET % b"a" + GET % b"b")
+    assert b"connection: close\r\n" in answer and answer.endswith(b"/a")
+
+
+async def test_a_body_that_is_all_here_is_to_be_had_at_once():
+    """Not one of which a part is on its way, or with somebody else."""
+    seen = []
+
+    async def app(scope, receive, send):
+        cycle = scope["extensions"][CLIENT]
+        if scope["path"] == "/late":
+            seen.append(cycle.whole_body)
+            begun.set()
+            while cycle.more_body:
+                await asyncio.sleep(0.005)
+        seen.append(cycle.whole_body)
+        message = await receive()
+        seen.append((cycle.whole_body, message["body"], message["more_body"]))
+        await whole(scope, receive, send)
+
+    begun = asyncio.Event()
+    head = b"POST /%b HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\n\r\n"
+    async with served(app) as connect, asyncio.timeout(60):
+        reader, writer = await connect()
+        writer.write(head % b"now" + b"body")
+        await reader.readuntil(b"/now")
+        assert seen == [b"body", (None, b"body", False)]
+        writer.write(head % b"late" + b"bo")
+        await begun.wait()
+        writer.write(b"dy")
+        await reader.readuntil(b"/late")
+        assert seen[2:] == [None, b"body", (None, b"body", False)]
+        writer.close()
+
+
+@pytest.mark.parametrize("times_s", [[0.2], [0.01, 0.2], [60, 0.2]])
+async def test_who_takes_longer_than_it_may_is_cancelled(times_s, caplog):
+    """Whatever it waits for; of several times the one said last counts, be it sooner or later."""
+    took_s = []
+
+    async def app(scope, receive, send):
+        cycle, loop = scope["extensions"][CLIENT], asyncio.get_running_loop()
+        began_s = loop.time()
+        for time_s in times_s:
+            cycle.watch(time_s)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            took_s.append(loop.time() - began_s)
+            assert cycle.is_late
+            raise
+
+    assert (await said(app, GET % b"x")).startswith(b"HTTP/1.1 500 ")
+    assert took_s[0] > 0.15
+
+
+async def test_a_time_ends_with_its_answer():
+    """Neither the next one, which came with it or later, nor the idle connection has to do with it."""
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/quick":
+            scope["extensions"][CLIENT].watch(0.1)
+        else:
+            await asyncio.sleep(0.3)
+        await whole(scope, receive, send)
+
+    async with served(app) as connect, asyncio.timeout(60):
+        reader, writer = await connect()
+        writer.write(GET % b"quick" + GET % b"slow-1")
+        await reader.readuntil(b"/slow-1")
+        writer.write(GET % b"quick")
+        await reader.readuntil(b"/quick")
+        await asyncio.sleep(0.3)
+        writer.write(GET % b"slow-2")
+        await reader.readuntil(b"/slow-2")
+        writer.close()
 
 
 async def test_whoever_asks_to_switch_protocols_is_answered_in_this_one():
@@ -206,10 +336,8 @@ async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
     told = []
 
     async def app(scope, receive, send):
-        client, departed = scope["extensions"][CLIENT], lambda: told.append(scope["path"])
-        client.on_departure(departed)
+        scope["extensions"][CLIENT].on_departure(lambda: told.append(scope["path"]))
         await plain(scope, receive, send)
-        client.forget(departed)
 
     await said(app, LAST)
     assert not told
@@ -217,18 +345,16 @@ async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
 
 async def test_one_request_forgets_for_itself_and_not_for_the_next():
     """Of two that came together the first may still be tidying up when the second has begun."""
-    second, tidied = Departing(), asyncio.Event()
+    second, tidied, told = Departing(), asyncio.Event(), []
 
     async def app(scope, receive, send):
         if scope["path"] != "/first":
             await second(scope, receive, send)
             return
-        client, departed = scope["extensions"][CLIENT], lambda: None
-        client.on_departure(departed)
+        scope["extensions"][CLIENT].on_departure(lambda: told.append("first"))
         await plain(scope, receive, send)
         await second.begun.wait()
-        client.forget(departed)
-        tidied.set()
+        asyncio.current_task().add_done_callback(lambda _: tidied.set())
 
     async with served(app) as connect, asyncio.timeout(20):
         _, writer = await connect()
@@ -236,7 +362,7 @@ async def test_one_request_forgets_for_itself_and_not_for_the_next():
         await tidied.wait()
         writer.close()
         await second.told.wait()
-    assert second.count == 1
+    assert second.count == 1 and not told
 
 
 async def test_no_request_leaves_work_for_the_garbage_collector():
@@ -249,10 +375,8 @@ async def test_no_request_leaves_work_for_the_garbage_collector():
     async def app(scope, receive, send):
         scope["path"] = path = Path(scope["path"])
         seen.append(weakref.ref(path))
-        client, departed = scope["extensions"][CLIENT], lambda: path
-        client.on_departure(departed)
+        scope["extensions"][CLIENT].on_departure(lambda: path)
         await plain(scope, receive, send)
-        client.forget(departed)
 
     gc.collect()
     gc.disable()
