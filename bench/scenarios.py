@@ -177,7 +177,7 @@ def starts(bench: Bench) -> None:
             with server:
                 bench.note("start", server, "first", round, start_s=server.start_s)
     for round in bench.rounds():
-        bench.note("start", bench.servers[1], "import", round, import_s=import_s("gateway.cli.serve"))
+        bench.note("start", bench.servers[1], "import", round, import_s=import_s("gateway.cli.run"))
 
 
 def import_s(module: str) -> float:

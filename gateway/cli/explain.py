@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from gateway.cli.serve import open_config
+from gateway.cli.run import open_config
 from gateway.core.call import Call
 from gateway.core.errors import GatewayError
 from gateway.core.middleware import Explains

@@ -12,7 +12,7 @@ Raised where it is known; caught in three places: `retry`, the engine (which wri
 and the edge (which renders it). Anything else that is raised is a bug of ours: a 500, with its traceback in the log.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from gateway.core.route import Then
 
@@ -165,6 +165,11 @@ class UpstreamFailed(GatewayError):
     """Not retryable here, but nothing is wrong with the request: another provider may answer it."""
     unhealthy: bool = True
     """It speaks against the deployment, which rests when that happens too often."""
+
+    def lasting(self) -> Self:
+        """Return it as one that asking this provider again cannot mend, for its cause is how it is configured."""
+        self.retryable, self.elsewhere = False, True
+        return self
 
 
 class Unreachable(UpstreamFailed):

@@ -136,9 +136,7 @@ class Failure(Struct, frozen=True):
         """Return it as the failure of an attempt; another fetch begins in `wait_s`."""
         if not self.refused:
             return Unreachable(self.message, retry_after_s=wait_s)
-        error = UpstreamFailed(self.message, code="upstream_auth_failed")
-        error.retryable, error.elsewhere = False, True
-        return error
+        return UpstreamFailed(self.message, code="upstream_auth_failed").lasting()
 
 
 class _Said(Struct):

@@ -193,7 +193,9 @@ class _Tunnel(asyncio.Protocol):
 
 
 def refused(status: int) -> Unreachable:
-    """Return what a proxy's refusal means."""
+    """Return what a proxy's refusal means. 403 is a rule of its own: asked again, it says the same."""
     if status == 407:
-        return Unreachable("the proxy does not take our credentials; are they in its URL, http://user:password@host?")
-    return Unreachable(f"the proxy does not let us through to the upstream (status {status})")
+        words = "the proxy does not take our credentials; are they in its URL, http://user:password@host?"
+        return Unreachable(words).lasting()
+    failure = Unreachable(f"the proxy does not let us through to the upstream (status {status})")
+    return failure.lasting() if status == 403 else failure

@@ -29,6 +29,8 @@ def no_connection(error: OSError, whom: str = "the upstream", where: str = "its 
         case ssl.SSLCertVerificationError():
             why, file = error.verify_message, "SSL_CERT_FILE" if "proxy" in whom else "`ca` or SSL_CERT_FILE"
             return Unreachable(f"{whom}'s certificate is not trusted ({why}); is its authority in {file}?")
+        case ssl.SSLError(reason=str(reason)) if "NO_APPLICATION_PROTOCOL" in reason:
+            return Unreachable(f"{whom} does not speak the HTTP that `http` asks for").lasting()
         case ssl.SSLError():
             return Unreachable(f"no TLS with {whom} ({error.reason or 'handshake failed'})")
         case ConnectionRefusedError():

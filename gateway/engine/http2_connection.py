@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         agreed = transport.get_extra_info("ssl_object")
         if agreed is not None and agreed.selected_alpn_protocol() != "h2":
-            self._lose(NO_HTTP2)
+            self._lose(NO_HTTP2, lasting=True)
             self.abort()
             return
         self._h2.initiate_connection()
@@ -240,7 +240,8 @@ class Connection(asyncio.Protocol):
                 self._take(event)
         except ProtocolError as error:
             self._flush()  # why, for the upstream
-            self._lose("the upstream's answer is no HTTP/2" if self.ready.is_set() else NO_HTTP2, error)
+            is_other = not self.ready.is_set()
+            self._lose(NO_HTTP2 if is_other else "the upstream's answer is no HTTP/2", error, lasting=is_other)
             self.abort()
         else:
             self._flush()
@@ -388,7 +389,7 @@ class Connection(asyncio.Protocol):
             if stream.is_sending:
                 stream.exchange.wake()
 
-    def _lose(self, message: str, cause: Exception | None = None) -> None:
+    def _lose(self, message: str, cause: Exception | None = None, *, lasting: bool = False) -> None:
         """Part from everybody: the connection has ended."""
         if self._lost:
             return
@@ -396,7 +397,8 @@ class Connection(asyncio.Protocol):
         if self._idle is not None:
             self._idle.cancel()
         if not self.ready.is_set():
-            self.problem = Unreachable(NO_HTTP2 if cause is None else message)
+            problem = Unreachable(NO_HTTP2 if cause is None else message)
+            self.problem = problem.lasting() if lasting else problem
             self.problem.__cause__ = cause
             self.ready.set()
         streams, self._streams = list(self._streams.values()), {}

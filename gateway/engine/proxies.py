@@ -104,7 +104,7 @@ class EnvironmentProxies:
         if proxy is None or _is_near(target.host) or any(_is_for(rule, target) for rule in self._direct):
             return None
         if isinstance(proxy, str):
-            raise Unreachable(proxy)
+            raise Unreachable(proxy).lasting()
         return proxy
 
 

@@ -49,6 +49,7 @@ REASONS: dict[Reason, str] = {
 
 _secret = os.urandom(16)
 _chance = random.Random()  # noqa: S311 spreading load is no secret
+os.register_at_fork(after_in_child=_chance.seed)
 
 
 class Admission:

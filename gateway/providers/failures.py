@@ -63,9 +63,7 @@ def failure(
         return Rejected(message, status=400, code=context_length.CODE)
     if status == 402 or (status == 429 and (code in SPENT or kind in SPENT)):
         # As OpenAI says it: a 402 of the upstream is about our account there, not about the client's.
-        spent = Rejected(message, status=429, kind="insufficient_quota", code=code or kind)
-        spent.elsewhere = True
-        return spent
+        return Rejected(message, status=429, kind="insufficient_quota", code=code or kind).lasting()
     if status in (429, 503, 529):
         busy = Busy(message, code=code, retry_after_s=retry_after(headers))
         if status != 429:
@@ -94,12 +92,8 @@ def credential_refused(status: int, reason: str = "", word: str = "") -> Upstrea
     cure = "check the api_key of this provider"
     if reason:
         said, cure = f"{said}: {masked(reason).rstrip('.')}", "check what the api_key of this provider may do"
-    error = UpstreamFailed(
-        f"the upstream refused the gateway's own credential ({said}); {cure}", code="upstream_auth_failed"
-    )
-    error.elsewhere = True
-    error.retryable = False
-    return error
+    message = f"the upstream refused the gateway's own credential ({said}); {cure}"
+    return UpstreamFailed(message, code="upstream_auth_failed").lasting()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -115,7 +115,7 @@ class Gateway(Struct, frozen=True):
         return [name for name, _, _ in self.rooms]
 
 
-def build(loaded: Loaded, text: str, process: Process) -> Gateway:
+def build(loaded: Loaded, process: Process) -> Gateway:
     """Make everything that `loaded` asks for.
 
     Raises:
@@ -124,7 +124,7 @@ def build(loaded: Loaded, text: str, process: Process) -> Gateway:
     settings = loaded.settings
     providers, off = _providers(loaded)
     prices = _price_book(settings, providers, process)
-    config_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+    config_id = hashlib.sha256(loaded.text.encode()).hexdigest()[:12]
     recorder, objects = _recorder(loaded, process), _objects(loaded, process)
     table = RouteTable(*routes_of(settings, off, prices))
     store = _store(loaded, process)

@@ -19,7 +19,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.fleet import LiveFleet
 from gateway.settings.build import Gateway, build
 from gateway.settings.complaints import Complaint, ConfigError
-from gateway.settings.load import load, without_collections
+from gateway.settings.load import Loaded, load, without_collections
 from gateway.settings.process import Process
 from gateway.store.recorder import Unusable
 
@@ -70,34 +70,19 @@ class File:
         return stat.st_mtime_ns, stat.st_ino
 
 
-class Snapshot:
-    """A text that was read before."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self.name = name
-        self._text = text
-
-    def read(self) -> str:
-        """Return the text."""
-        return self._text
-
-    def problem(self) -> str:
-        """Return nothing: whoever reads it finds its mistakes."""
-        return ""
-
-
-def read_text(source: Source) -> str:
-    """Return the text of a configuration.
+def read(source: Source) -> Loaded:
+    """Return what a configuration says.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it has mistakes.
     """
     try:
-        return source.read()
+        text = source.read()
     except OSError as error:
         raise ConfigError.of(source.name, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError.of(source.name, "is not text in UTF-8") from None
+    return load(text, name=source.name, environment=os.environ)
 
 
 class Live:
@@ -108,6 +93,7 @@ class Live:
         source: Source,
         process: Process,
         *,
+        loaded: Loaded | None = None,
         original: Source | None = None,
         everywhere: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
@@ -116,6 +102,7 @@ class Live:
         Args:
             source: where the text is that this process serves.
             process: what outlives every graph.
+            loaded: what `source` says now, where it was read before.
             original: the file that the user edits, where that is not `source`.
             everywhere: has all workers take the configuration of this id; `None`: this process is the only one.
 
@@ -136,7 +123,7 @@ class Live:
         self._retired: list[Engine] = []
         self.followers: list[Callable[[Gateway], None]] = []
         """Who go by the configuration outside its graph: told when another serves."""
-        self.gateway: Gateway = self._built(source)
+        self.gateway: Gateway = self._built(source, loaded)
         self._began_with = self.gateway.server
         self._take_up(self.gateway)
 
@@ -272,10 +259,9 @@ class Live:
         places = [place for route in self.gateway.routes for place in route.deployments if "*" not in place.model]
         self._warming = asyncio.ensure_future(self.gateway.prices.warm(places))
 
-    def _built(self, source: Source) -> Gateway:
-        text = read_text(source)
+    def _built(self, source: Source, loaded: Loaded | None = None) -> Gateway:
         with without_collections():
-            return build(load(text, name=self.name, environment=os.environ), text, self._process)
+            return build(loaded or read(source), self._process)
 
 
 class Handover:

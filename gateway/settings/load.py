@@ -27,6 +27,7 @@ class Loaded(Struct, frozen=True):
     uses: tuple[str, ...]
     """The names of the middlewares in `settings.chain`, in its order."""
     file: str
+    text: str
     root: Node
 
     def where(self, path: Path) -> str:
@@ -70,7 +71,7 @@ def load(text: str, *, name: str, environment: Mapping[str, str]) -> Loaded:
         check(found, root, complaints)
     if len(complaints):
         raise ConfigError(complaints)
-    return Loaded(found.settings, tuple(use for use, _ in found.rooms), name, root)
+    return Loaded(found.settings, tuple(use for use, _ in found.rooms), name, text, root)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import httpx
 import pytest
@@ -145,9 +146,87 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
         until(lambda: all(_answers(gateway.url) for _ in range(10)))
 
 
-def _answers(url):
+NOTES = '''
+"""A middleware that writes down what is done with it, and in which process."""
+
+import os
+
+from gateway.middleware.base import Options
+
+
+def note(what):
+    with open("notes", "a") as notes:
+        notes.write(f"{what} {os.getpid()}\\n")
+
+
+class NotesOptions(Options, frozen=True):
+    def __post_init__(self):
+        note("read")
+
+    def build(self, resources):
+        note("built")
+        return lambda call, next: next(call)
+
+
+note("imported")
+'''
+
+
+def test_several_workers_import_and_read_no_more_than_one(tmp_path):
+    """The supervisor does it for all: with thousands of keys each would else take as long again as the whole start.
+
+    What a worker serves it builds by itself, so that no two hold the same connection.
+    """
+    (tmp_path / "notes.py").write_text(NOTES)
+    (tmp_path / "gateway.yaml").write_text(ECHO.replace("chain: [", "chain: [{use: 'notes:NotesOptions'}, "))
+    with started(tmp_path, "--workers", "3") as gateway:
+        gateway.until_ready(3)
+        workers = [int(pid) for pid in re.findall(r"worker (\d+) starts", gateway.said)]
+        until(lambda: set(workers) <= {pid for pid, _ in noted(tmp_path, "built")})
+        supervisor = gateway.process.pid
+        assert noted(tmp_path, "imported") == [(supervisor, 1)]
+        assert noted(tmp_path, "read") == [(supervisor, 1)]
+        assert noted(tmp_path, "built") == [(pid, 1) for pid in sorted([supervisor, *workers])]
+
+
+def noted(folder, what):
+    """Which processes wrote it down, and how often each."""
+    pids = [int(line.split()[1]) for line in (folder / "notes").read_text().splitlines() if line.startswith(what)]
+    return sorted(Counter(pids).items())
+
+
+def test_a_worker_that_starts_later_serves_the_newest_configuration_that_is_right(tmp_path):
+    """Neither the one of the start nor the broken one that came after it."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(ECHO)
+    with started(tmp_path, "--workers", "2") as gateway:
+        gateway.until_ready(2)
+        change(file, ECHO.replace("echo: echo/echo", "other: echo/echo"), "signal", gateway)
+        until(lambda: gateway.said.count("serves, in place of") == 2)
+        change(file, "modles: {}\n", "signal", gateway)
+        gateway.until_said("the old configuration goes on serving")
+        for victim in re.findall(r"worker (\d+) starts", gateway.said):
+            os.kill(int(victim), signal.SIGKILL)
+            gateway.until_said(f"worker {victim} ended.*another takes its place")
+        until(lambda: len(re.findall(r"worker \d+ starts", gateway.said)) == 4)
+        until(lambda: _answers(gateway.url, "other"))
+        assert all(models(gateway.url) == ["other"] for _ in range(8))
+
+
+def test_nothing_is_left_of_workers_where_they_met(tmp_path):
+    """The configuration lay there, with its secrets; nobody else could read it."""
+    (tmp_path / "gateway.yaml").write_text(ECHO)
+    (place := tmp_path / "tmp").mkdir()
+    with started(tmp_path, "--workers", "2", environment={"TMPDIR": str(place)}) as gateway:
+        gateway.until_ready(2)
+        (folder,) = place.glob("gateway-*")
+        assert folder.stat().st_mode & 0o077 == 0
+    assert gateway.process.returncode == 0 and not list(place.glob("gateway-*"))
+
+
+def _answers(url, model="echo"):
     try:
-        return ask(url).status_code == 200
+        return ask(url, model).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -13,8 +13,9 @@ from gateway.settings.load import load
 from gateway.settings.reach import Reach
 from tests.dialects import Asked, Says, pieces, whole
 from tests.engine.certs import server_context
+from tests.engine.forward_proxy import ForwardProxy
 from tests.engine.h2_server import H2Server, hello
-from tests.script import ScriptedUpstream, Silent
+from tests.script import Fails, ScriptedUpstream, Silent
 from tests.serving import mock_config, serving
 
 ELSEWHERE = "http://upstream.invalid/v1"
@@ -91,6 +92,48 @@ async def test_a_proxy_that_fails_is_told_without_its_password(upstream, caplog)
     assert answer.status_code == 502
     assert "the proxy refuses connections" in answer.json()["error"]["message"]
     assert "secret" not in answer.text + caplog.text.replace("upstream-secret", "")
+
+
+async def other_http(reader, writer):
+    """What a server of HTTP/1.1 says to the preface of HTTP/2."""
+    await reader.read(10)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+    writer.close()
+
+
+@pytest.fixture(params=["no HTTP/2", "SOCKS", "no proxy", "407", "407 for a tunnel", "403 for a tunnel"])
+async def unreachable(request, upstream, monkeypatch):
+    """A provider that cannot be reached until somebody configures it otherwise: its options and what is said of it."""
+    if request.param == "no HTTP/2":
+        server = await asyncio.start_server(other_http, "127.0.0.1", 0)
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "http: http2", "speaks no HTTP/2"
+        server.close()
+    elif request.param in ("SOCKS", "no proxy"):
+        said = "socks5://127.0.0.1:9" if request.param == "SOCKS" else "http://127.0.0.1:port"
+        monkeypatch.setenv("HTTP_PROXY", said)
+        yield ELSEWHERE, "http: native", "HTTP_PROXY: "
+    elif request.param == "407":
+        upstream.will(*[Fails(407)] * 9)
+        yield ELSEWHERE, f"proxy: '{upstream.origin}'", "does not take our credentials"
+    else:
+        async with ForwardProxy({}, credentials="x" if request.param.startswith("407") else "") as proxy:
+            words = "does not take our credentials" if request.param.startswith("407") else r"status 403"
+            yield ELSEWHERE.replace("http:", "https:"), f"proxy: '{proxy.url}'", words
+
+
+async def test_what_only_its_configuration_can_mend_is_not_asked_again(unreachable):
+    """Another model at the same provider neither; somebody else's is, and at once."""
+    url, options, words = unreachable
+    text = config(url, options).replace(
+        "price: {prompt: 1, completion: 2}}", "price: {prompt: 1, completion: 2}}, mock/mock-2"
+    )
+    async with serving(text) as gateway:
+        answer = await gateway.ask()
+        assert (answer.status_code, answer.headers["x-gateway-attempts"]) == (502, "1")
+        assert re.search(words, answer.json()["error"]["message"])
+    async with serving(text.replace("mock/mock-2", "mock/mock-2, echo/echo")) as gateway:
+        answer = await gateway.ask("Hello")
+        assert (answer.status_code, answer.headers["x-gateway-attempts"]) == (200, "2")
 
 
 @pytest.mark.parametrize("said", ["ftp://p", "socks5://ann:secret@p:1", "http://ann:secret@p:port"])

@@ -1,0 +1,33 @@
+"""`gateway check`: every mistake in a configuration, without starting anything."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from gateway.cli.run import open_config
+from gateway.settings.complaints import ConfigError
+from gateway.settings.live import Live
+from gateway.settings.process import Process
+
+KEPT = {
+    "nothing": " Responses are not kept.",
+    "memory": " Responses are kept in memory, by each worker for itself; set `database:` to keep them for all.",
+    "database": "",
+}
+"""What is said, by where responses are kept."""
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Find every mistake in a configuration FILE, without starting anything."""
+    try:
+        gateway = Live(open_config(file), Process()).gateway
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    routes = len(list(gateway.routes))
+    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{KEPT[gateway.kept_in]}")
+    for name, reason in gateway.providers_off.items():
+        click.echo(f"  provider {name} is off: {reason}")
