@@ -16,16 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.core.resources import Clock
-from gateway.kv.link import Link, pack
+from gateway.kv.link import CONNECT_S, Link, client_of, pack
 
-CONNECT_S = 1.0
-"""How long opening a connection may take, TLS and password included; calls do not wait for that."""
 PROBE_EVERY_S = 1.0
 PROBE_KEY = "gateway:probe"
 LOOK_S = 0.002
@@ -61,13 +56,8 @@ class Asked(Struct):
     """What it may take on top of the usual."""
     unclaimed: Callable[[Any], None] | None
     """Is given the reply if nobody waits for it any more."""
-    unknown: Callable[[], None] | None = None
-    """Is called where nobody waits, and Redis does not know the script."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether whoever asked has left, or was refused."""
-        return self.reply is not None and self.reply.done()
+    whole: Callable[[], bytes] | None
+    """Gives the command with the whole script in it, for a Redis that does not know it by its digest."""
 
 
 class Line:
@@ -102,7 +92,7 @@ class Line:
         self._budget_s = budget_s
         self._use = use
         self._alarm = alarm
-        self._redis = _client(url)
+        self._redis = client_of(url)
         self._link: Link | None = None
         self._opening = asyncio.Lock()
         self._waiting: list[Asked] = []
@@ -159,6 +149,7 @@ class Line:
         waited_s: float = 0.0,
         more_s: float = 0.0,
         unclaimed: Callable[[Any], None] | None = None,
+        whole: Callable[[], bytes] | None = None,
     ) -> Any:
         """Return Redis's reply to `command`.
 
@@ -168,10 +159,10 @@ class Line:
                 Redis is not gone because of it.
             more_s: how long the command may take on top of the usual.
             unclaimed: is given the reply if the caller left, or could not wait, while the command was under way.
+            whole: gives what to send where the script that is called by its digest is not known.
 
         Raises:
             Gone: there was none in time.
-            NoScriptError: the script that was called by its digest is not known.
         """
         if self._probing is not None:
             raise Gone("Redis is gone")
@@ -181,7 +172,7 @@ class Line:
         until_s = self.waited_s + self._budget_s
         leaves_s = until_s - waited_s if waited_s else math.inf
         reply = loop.create_future()
-        self._waiting.append(Asked(pack(command), reply, until_s, leaves_s, more_s, unclaimed))
+        self._waiting.append(Asked(pack(command), reply, until_s, leaves_s, more_s, unclaimed, whole))
         self._is_due = True
         if not self._is_sending:
             self._is_sending = True
@@ -195,17 +186,17 @@ class Line:
         finally:
             reply.cancel()
 
-    def tell(self, *command: Any, unknown: Callable[[], None] | None = None) -> None:
+    def tell(self, *command: Any, whole: Callable[[], bytes] | None = None) -> None:
         """Have `command` sent before whatever is asked from now on; it is lost if Redis is gone.
 
         Args:
             command: its words.
-            unknown: is called where it is a script that is not known.
+            whole: see `ask`.
         """
         if self._probing is not None or self._is_closed:
             return
         until_s = self.waited_s + self._budget_s
-        self._waiting.append(Asked(pack(command), None, until_s, math.inf, 0.0, None, unknown))
+        self._waiting.append(Asked(pack(command), None, until_s, math.inf, 0.0, None, whole))
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(SOON_S, self._hurry)
 
@@ -222,16 +213,28 @@ class Line:
         while self._is_due:
             batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             self._is_due = bool(self._waiting)
-            self._batch = [asked for asked in batch if not asked.is_over]
+            self._batch = [asked for asked in batch if asked.reply is None or not asked.reply.done()]
             if self._batch:
-                self._begin([asked.command for asked in self._batch])
+                self._begin(self._batch)
                 return
         self._is_sending = False
 
-    def _begin(self, commands: list[bytes]) -> None:
+    def _begin(self, batch: list[Asked]) -> None:
+        """Begin a round trip.
+
+        It is late when whoever has waited longest, the first, does not wait any more; or, with large commands in it,
+        for which nobody is in a hurry, when these have had their time.
+        """
         loop = asyncio.get_running_loop()
-        self._until_s, self._looked_s = self._late_s(self._batch), loop.time()
-        self._timer = loop.call_later(LOOK_S, self._look)
+        commands: list[bytes] = []
+        more_s = 0.0
+        for asked in batch:
+            commands.append(asked.command)
+            more_s += asked.more_s
+        self._until_s = self.waited_s + self._budget_s + more_s if more_s else batch[0].until_s
+        self._looked_s = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK_S, self._look)
         link = self._link
         if link is not None and link.is_open:
             self._trip = link.send(commands)
@@ -258,6 +261,9 @@ class Line:
 
     def _look(self) -> None:
         """See who does not wait any more, and whether Redis is late."""
+        self._timer = None
+        if self._trip is None:
+            return
         self._wait()
         for asked in (*self._batch, *self._waiting):
             if asked.reply is not None and self.waited_s >= asked.leaves_s and not asked.reply.done():
@@ -274,19 +280,43 @@ class Line:
         if isinstance(error, Exception):
             self._fail(error)
             return
-        assert self._timer is not None
-        self._timer.cancel()
         self._wait()
         batch, self._batch, self._trip = self._batch, [], None
+        unknown: list[Asked] = []
         for asked, reply in zip(batch, trip.result(), strict=True):
-            self._answer(asked, reply)
+            waiting = asked.reply
+            if isinstance(reply, NoScriptError):
+                unknown.append(asked)
+            elif isinstance(reply, Exception):
+                self.lose(reply)
+                self._refuse([asked], Gone(str(reply)))
+            elif waiting is None:
+                pass
+            elif not waiting.done():
+                waiting.set_result(reply)
+            elif asked.unclaimed is not None:
+                asked.unclaimed(reply)
+        if unknown:
+            self._ask_again(unknown)
         self._send()
+
+    def _ask_again(self, batch: list[Asked]) -> None:
+        """Send whole scripts, before whatever else waits: what was said first is done first."""
+        if self.gone:
+            self._refuse(batch, Gone("Redis is gone"))
+            return
+        for asked in batch:
+            assert asked.whole is not None, "a script that is called by its digest is there as a whole, too"
+            asked.command = asked.whole()
+            asked.leaves_s = min(asked.leaves_s, asked.until_s)  # Redis is not late: it is asked for the second time
+            asked.until_s = self.waited_s + self._budget_s
+        self._waiting[:0] = batch
+        self._is_due = True
 
     def _fail(self, error: Exception) -> None:
         """Refuse what is under way, and everything else for a while."""
         batch, trip, self._batch, self._trip = self._batch, self._trip, [], None
-        assert self._timer is not None and trip is not None
-        self._timer.cancel()
+        assert trip is not None
         trip.cancel()
         self._drop()
         self.lose(error)
@@ -298,31 +328,6 @@ class Line:
         """Break the connection: a late reply must not be taken for another's."""
         if self._link is not None:
             self._link.abort()
-
-    def _late_s(self, batch: list[Asked]) -> float:
-        """Return when a round trip is late: when whoever has waited longest does not wait any more; or, with large
-        commands in it, for which nobody is in a hurry, when these have had their time."""
-        if more_s := sum(asked.more_s for asked in batch):
-            return self.waited_s + self._budget_s + more_s
-        return min(asked.until_s for asked in batch)
-
-    def _answer(self, asked: Asked, reply: Any) -> None:
-        waiting = asked.reply
-        if isinstance(reply, NoScriptError):
-            if waiting is None:
-                assert asked.unknown is not None, "only a script is called by its digest"
-                asked.unknown()
-            elif not waiting.done():
-                waiting.set_exception(reply)
-        elif isinstance(reply, Exception):
-            self.lose(reply)
-            self._refuse([asked], Gone(str(reply)))
-        elif waiting is None:
-            pass
-        elif not waiting.done():
-            waiting.set_result(reply)
-        elif asked.unclaimed is not None:
-            asked.unclaimed(reply)
 
     def _refuse(self, batch: list[Asked], why: Gone) -> None:
         for asked in batch:
@@ -363,25 +368,6 @@ class Line:
             return await _in_time(trip, self._budget_s / QUICK) and trip.result() is None
         finally:
             trip.cancel()
-
-
-def _client(url: str) -> "Redis":
-    try:
-        # No timeouts and no retries of its own: a line has them, and two sets of them would add up.
-        client: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=CONNECT_S,
-        )
-        client.connection_pool.make_connection()  # looks at the URL's options
-    except (ValueError, TypeError):
-        # What is wrong is not quoted: a password with a `/` in it is taken for a port.
-        raise ValueError(
-            "this is no URL of a Redis: expected redis://host:6379/0, redis://user:password@host:6379/0, rediss://… "
-            "for TLS, or unix:///path; characters such as / and # in a password are written %2F and %23"
-        ) from None
-    return client
 
 
 async def _in_time(reply: "asyncio.Future[Any]", left_s: float) -> bool:

@@ -12,9 +12,13 @@ from typing import Any, Self, cast
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 pack = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+CONNECT_S = 1.0
+"""How long opening a connection may take, TLS and password included; calls do not wait for that."""
 _NOT_YET = object()
 
 
@@ -75,8 +79,16 @@ class Link(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOT_YET:
-                if not isinstance(reply, hiredis.PushNotification):
-                    self._take(reply)
+                if isinstance(reply, hiredis.PushNotification) or not self._expected:
+                    continue  # it is nobody's, or is not waited for any more
+                taken = self._replies
+                taken.append(reply)
+                count, replies = self._expected[0]
+                if len(taken) == count:
+                    self._expected.popleft()
+                    self._replies = []
+                    if not replies.done():
+                        replies.set_result(taken)
         except hiredis.ProtocolError as error:
             self.connection_lost(ConnectionError(f"this is not Redis's protocol: {error}"))
             self._transport.abort()
@@ -90,16 +102,29 @@ class Link(asyncio.Protocol):
                 replies.set_exception(exc or ConnectionError("Redis closed the connection"))
         self._opener.connection_lost(exc)
 
-    def _take(self, reply: Any) -> None:
-        if not self._expected:
-            return  # they are not waited for any more
-        self._replies.append(reply)
-        count, replies = self._expected[0]
-        if len(self._replies) == count:
-            self._expected.popleft()
-            taken, self._replies = self._replies, []
-            if not replies.done():
-                replies.set_result(taken)
+
+def client_of(url: str) -> "Redis":
+    """Return what opens connections to the Redis at `url`.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+    try:
+        # No timeouts and no retries of its own: a line has them, and two sets of them would add up.
+        client: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=CONNECT_S,
+        )
+        client.connection_pool.make_connection()  # looks at the URL's options
+    except (ValueError, TypeError):
+        # What is wrong is not quoted: a password with a `/` in it is taken for a port.
+        raise ValueError(
+            "this is no URL of a Redis: expected redis://host:6379/0, redis://user:password@host:6379/0, rediss://… "
+            "for TLS, or unix:///path; characters such as / and # in a password are written %2F and %23"
+        ) from None
+    return client
 
 
 def _refusal(said: str) -> ResponseError:

@@ -65,6 +65,8 @@ class RedisStore:
     ) -> None:
         self._clock = clock
         self._lease_s = lease_s
+        self._lease = f"{round(lease_s * 1000)}"
+        """The first of the words that the script is told; they have spaces between, so ids of calls have none."""
         self._without: WithoutRedis = "local"
         # Calls wait for the first two; nothing they wait for may stand behind a large answer that is being written.
         self._limits = Line(url, clock, budget_s, use="limits", lost=ALONE["local"], alarm=self._lose)
@@ -115,18 +117,17 @@ class RedisStore:
         Raises:
             Unavailable: Redis is gone, and without it nothing may pass.
         """
-        lines = _lines(asks)
-        keys, words = _keys(lines), [self._words(lines)]
+        keys, words = self._asked(asks)
+        told = (SMALL,) if key else ()
         if key:
             keys.append(ANSWERS + key)
-            words.append(SMALL)
         before_s = self._limits.waited_s
         try:
-            said = await self._script.run(keys, "hold", id, *words, unclaimed=partial(self._undo, id, asks))
+            said = await self._script.run(keys, "hold", id, words, *told, unclaimed=partial(self._undo, id, asks))
         except Gone:
             return await self._hold_alone(id, asks)
         found: bytes | int | None = said.pop() if key else 0  # a number: so many bytes, which are too many
-        standings = _standings([meter for meter, _ in asks], said)
+        standings = _standings(asks, said)
         failing: int = said[0]
         if failing:
             meter, wanted = asks[failing - 1]
@@ -146,22 +147,28 @@ class RedisStore:
         if self._live.pop(held.id, None) is None:
             self._local.settle(held, tokens)
             return
-        lines: list[_KeyLine] = []
+        keys: list[str] = []
+        words = self._lease
         for meter, amount in held.asks:
             if meter.kind == "concurrent":
-                lines.append((meter.id, "places 0 0"))
+                words += " places 0 0"
             elif meter.kind == "tokens" and tokens is not None and tokens != amount:
-                lines.append((meter.id, f"window {tokens - amount} {held.at_s}"))
-        if lines:
-            self._script.tell(_keys(lines), "settle", held.id, self._words(lines))
+                words += f" window {tokens - amount} {held.at_s}"
+            else:
+                continue
+            keys.append(LIMITS + meter.id)
+        if keys:
+            self._script.tell(keys, "settle", held.id, words)
 
     async def standings(self, meters: Sequence[Meter]) -> tuple[Standing, ...]:
         """Tell how `meters` stand."""
+        asks = [(meter, 0) for meter in meters]
+        keys, words = self._asked(asks)
         try:
-            said = await self._run("look", "", _lines([(meter, 0) for meter in meters]))
+            said = await self._script.run(keys, "look", "", words)
         except Gone:
             return await self._local.standings(meters) if self._without == "local" else ()
-        return _standings(meters, said)
+        return _standings(asks, said)
 
     async def get(self, key: str, *, waited_s: float = 0.0) -> bytes | None:
         """Return what is kept under `key`; `None` while Redis is gone, too."""
@@ -183,13 +190,15 @@ class RedisStore:
         self._limits.tell(*_kept(key, answer, ttl_s))
         return None
 
-    async def _run(self, operation: str, id: str, lines: "Sequence[_KeyLine]") -> Any:
-        """Run the script for the meters of `lines`."""
-        return await self._script.run(_keys(lines), operation, id, self._words(lines))
-
-    def _words(self, lines: "Sequence[_KeyLine]") -> str:
-        # In one piece: redis-py takes a microsecond and a half for each argument.
-        return f"{round(self._lease_s * 1000)} " + " ".join(words for _, words in lines)
+    def _asked(self, asks: Sequence[tuple[Meter, int]]) -> tuple[list[str], str]:
+        """Return the keys of meters, and what the script is told about them: words with spaces between, in one piece,
+        for each argument costs."""
+        keys: list[str] = []
+        words = self._lease
+        for meter, amount in asks:
+            keys.append(LIMITS + meter.id)
+            words += f" {'places' if meter.kind == 'concurrent' else 'window'} {meter.limit} {amount}"
+        return keys, words
 
     async def _hold_alone(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
         if self._without == "closed":
@@ -219,16 +228,17 @@ class RedisStore:
             await self._clock.sleep(self._lease_s / 3)
             held = list(self._live)
             for start in range(0, len(held), RENEWED_AT_ONCE):
-                lines: list[_KeyLine] = [
-                    (meter.id, id)
+                places = [
+                    (LIMITS + meter.id, id)
                     for id in held[start : start + RENEWED_AT_ONCE]
                     if id in self._live
                     for meter, _ in self._live[id].asks
                     if meter.kind == "concurrent"
                 ]
-                if lines:
+                if places:
+                    words = " ".join([self._lease, *(id for _, id in places)])
                     with contextlib.suppress(Gone):
-                        await self._run("renew", "", lines)
+                        await self._script.run([key for key, _ in places], "renew", "", words)
 
     def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -236,28 +246,15 @@ class RedisStore:
         task.add_done_callback(self._tasks.discard)
 
 
-_KeyLine = tuple[str, str]
-"""A meter's id, and what the script is told about it: words with spaces between, so ids of calls have none."""
-
-
-def _lines(asks: Sequence[tuple[Meter, int]]) -> list[_KeyLine]:
-    return [
-        (meter.id, f"{'places' if meter.kind == 'concurrent' else 'window'} {meter.limit} {amount}")
-        for meter, amount in asks
-    ]
-
-
-def _keys(lines: "Sequence[_KeyLine]") -> list[str]:
-    return [LIMITS + meter_id for meter_id, _ in lines]
-
-
 def _kept(key: str, answer: bytes, ttl_s: float) -> tuple[Any, ...]:
     """Return the command that keeps `answer`."""
     return "SET", ANSWERS + key, answer, "PX", max(1, round(ttl_s * 1000))
 
 
-def _standings(meters: Sequence[Meter], said: Sequence[int]) -> tuple[Standing, ...]:
+def _standings(asks: Sequence[tuple[Meter, int]], said: Sequence[int]) -> tuple[Standing, ...]:
     return tuple(
-        Standing(meter, remaining, reset_ms / 1000)
-        for meter, remaining, reset_ms in zip(meters, said[3::2], said[4::2], strict=True)
+        [
+            Standing(meter, remaining, reset_ms / 1000)
+            for (meter, _), remaining, reset_ms in zip(asks, said[3::2], said[4::2], strict=True)
+        ]
     )

@@ -1,13 +1,12 @@
 """A Lua script: one step in Redis, with nothing in between."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
 from gateway.kv.line import Line
+from gateway.kv.link import pack
 
 
 class Script:
@@ -18,28 +17,26 @@ class Script:
         self._text = text
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    async def run(
+    def run(
         self,
         keys: Sequence[str],
         *words: str,
         more_s: float = 0.0,
         unclaimed: Callable[[Any], None] | None = None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Return what the script returns for `keys` and `words`; see `Line.ask`.
 
         Raises:
             Gone: there was no reply in time.
         """
-        command = (len(keys), *keys, *words)
-        ask = partial(self._line.ask, more_s=more_s, unclaimed=unclaimed)
-        before_s = self._line.waited_s
-        try:
-            return await ask("EVALSHA", self._digest, *command)
-        except NoScriptError:
-            return await ask("EVAL", self._text, *command, waited_s=self._line.waited_s - before_s)
+        called = (len(keys), *keys, *words)
+        whole = partial(self._whole, called)
+        return self._line.ask("EVALSHA", self._digest, *called, more_s=more_s, unclaimed=unclaimed, whole=whole)
 
     def tell(self, keys: Sequence[str], *words: str) -> None:
         """Have the script run for `keys` and `words`, of which nobody waits to hear; see `Line.tell`."""
-        command = (len(keys), *keys, *words)
-        whole = partial(self._line.tell, "EVAL", self._text, *command)
-        self._line.tell("EVALSHA", self._digest, *command, unknown=whole)
+        called = (len(keys), *keys, *words)
+        self._line.tell("EVALSHA", self._digest, *called, whole=partial(self._whole, called))
+
+    def _whole(self, called: tuple[Any, ...]) -> bytes:
+        return pack(("EVAL", self._text, *called))
