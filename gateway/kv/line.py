@@ -129,10 +129,10 @@ class Line:
                 async with asyncio.timeout(CONNECT_S):
                     await self.ask("PING")
         self._is_closed = True
-        if self._soon is not None:
-            self._soon.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._soon, self._timer):
+            if timer is not None:
+                timer.cancel()
+        self._soon = self._timer = None
         for task in (self._probing, self._trip):
             if task is not None:
                 task.cancel()

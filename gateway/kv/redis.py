@@ -4,7 +4,9 @@ All keys begin with `gateway:`. While Redis is gone, calls go on: limits do what
 answers nothing. A cluster is not supported: a call's meters are several keys, and one script charges them all.
 
 A call waits for one round trip: what it holds of its limits is told together with what is kept for it. What it leaves
-behind, its settling and its answer, nobody waits for: both leave with the next call's question.
+behind, its settling and its answer, nobody waits for: both leave with the next call's question. As four round trips,
+one after the other, that took 32 µs of CPU a call where 64 are under way at a time, and 82 where one is; it takes 12
+and 28 (in a loop that does nothing else).
 """
 
 import asyncio
