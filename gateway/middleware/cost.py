@@ -51,7 +51,7 @@ class Cost:
         if (asking := bill.look_up()) is not None:
             await asking
         if reply.first.usage is not None:
-            bill.take(reply.first.usage)
+            bill.charge(reply.first.usage)
         if reply.rest is not None:
             reply.see_rest(bill.pass_on)
         return reply
@@ -83,10 +83,29 @@ class Bill(Struct):
         if (rest := self.look_up()) is not None:
             await rest
 
-    def take(self, usage: Usage) -> None:
-        """Write down what an answer costs that used so much."""
-        self.answer = usage
-        self.receipt.cost_nusd = self._total_nusd()
+    def charge(self, answer: Usage | None) -> None:
+        """Write down what all attempts cost together, the answer having used so much.
+
+        `None`: nobody can say, which is not nothing. An attempt that said nothing is not charged, although its upstream
+        may count what it did before it failed.
+        """
+        receipt, total = self.receipt, 0
+        self.answer, receipt.cost_nusd = answer, None
+        for tried in receipt.tried:
+            # Who answered is nobody where the cache or a room of its own did: that is free.
+            usage = tried.usage or (answer if tried is receipt.answered_by else None)
+            if usage is None:
+                gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
+                if tried.error and not gave_up:
+                    continue
+                return
+            cost = usage.stated_cost_nusd
+            if cost is None and (price := self.known.get(tried.deployment)) is not None:
+                cost = price.cost_nusd(usage)
+            if cost is None:
+                return
+            total += cost
+        receipt.cost_nusd = total
 
     def pass_on(self, chunk: Chunk) -> Chunk | Coroutine[Any, Any, Chunk]:
         """Return `chunk`, when what it says was used is billed; wait only for a price that nobody asked for yet."""
@@ -94,7 +113,7 @@ class Bill(Struct):
             return chunk
         if (asking := self.look_up()) is not None:
             return self._pass_on_late(chunk, chunk.usage, asking)
-        self.take(chunk.usage)
+        self.charge(chunk.usage)
         return chunk
 
     def close(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
@@ -105,36 +124,14 @@ class Bill(Struct):
         if (asking := self.look_up()) is not None:
             return self._close_late(asking)
         if receipt.cost_nusd is None or len(receipt.tried) > 1:
-            receipt.cost_nusd = self._total_nusd()
+            self.charge(self.answer)
         return None
-
-    def _total_nusd(self) -> int | None:
-        """Return what all attempts cost together; `None`: nobody can say, which is not nothing.
-
-        An attempt that said nothing is not charged, although its upstream may count what it did before it failed.
-        """
-        receipt, total = self.receipt, 0
-        for tried in receipt.tried:
-            # Who answered is nobody where the cache or a room of its own did: that is free.
-            usage = tried.usage or (self.answer if tried is receipt.answered_by else None)
-            if usage is None:
-                gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
-                if tried.error and not gave_up:
-                    continue
-                return None
-            cost = usage.stated_cost_nusd
-            if cost is None and (price := self.known.get(tried.deployment)) is not None:
-                cost = price.cost_nusd(usage)
-            if cost is None:
-                return None
-            total += cost
-        return total
 
     async def _pass_on_late(self, chunk: Chunk, usage: Usage, asking: Awaitable[None]) -> Chunk:
         await asking
-        self.take(usage)
+        self.charge(usage)
         return chunk
 
     async def _close_late(self, asking: Awaitable[None]) -> None:
         await asking
-        self.receipt.cost_nusd = self._total_nusd()
+        self.charge(self.answer)
