@@ -246,9 +246,10 @@ class Call(Struct, frozen=True):
 
     def end(self) -> Coroutine[Any, Any, None] | None:
         """Run the endings, each once, the last asked first; return the rest of them as soon as one has to wait."""
-        while self.endings:
+        endings, receipt = self.endings, self.receipt
+        while endings:
             try:
-                waiting = self.endings.pop()(self.receipt)
+                waiting = endings.pop()(receipt)
             except Exception:
                 log.exception(FAILED_ENDING, self.id)
             else:

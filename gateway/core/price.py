@@ -87,9 +87,10 @@ class Price(Struct, frozen=True):
         price = self._for(usage) if usage.service_tier or self.above is not None else self
         if price is None:
             return None
-        plain = usage.extras is NOTHING_ELSE and usage.billed_tokens is None and not usage.cache_write_tokens
+        if usage.extras is NOTHING_ELSE and usage.billed_tokens is None and not usage.cache_write_tokens:
+            return price._plain_nusd(usage)
         pico_dollars = 0
-        for count, rate in price._plain_bill(usage) if plain else price._bill(usage):
+        for count, rate in price._bill(usage):
             if count < 0 or (count and rate < 0):
                 return None
             pico_dollars += count * rate
@@ -112,20 +113,19 @@ class Price(Struct, frozen=True):
             price = price.above
         return price
 
-    def _plain_bill(self, usage: Usage) -> tuple[Line, ...]:
-        """Return the same as `_bill` does for tokens alone, all charged, and none written to a cache.
+    def _plain_nusd(self, usage: Usage) -> int | None:
+        """Return what tokens alone cost, all of them charged, and none written to a cache.
 
-        Most calls use nothing else, and `_bill` took 5 µs of each, where it was measured.
+        It is what `_bill` comes to, which took 5 µs of each call, where it was measured: most use nothing else.
         """
         cached = 0 if self.cached is None else usage.cached_tokens
         reasoning = 0 if self.reasoning is None else usage.reasoning_tokens
-        return (
-            (1, self.request),
-            (cached, self.cached or 0),
-            (usage.prompt_tokens - cached, self.prompt),
-            (reasoning, self.reasoning or 0),
-            (usage.completion_tokens - reasoning, self.completion),
-        )
+        fresh, said = usage.prompt_tokens - cached, usage.completion_tokens - reasoning
+        read, sent = cached * (self.cached or 0), fresh * self.prompt
+        thought, answered = reasoning * (self.reasoning or 0), said * self.completion
+        if min(cached, fresh, reasoning, said, self.request, read, sent, thought, answered) < 0:
+            return None  # it does not add up, or is charged at an `UNKNOWN` rate
+        return half_even(self.request + read + sent + thought + answered, 1000)
 
     def _bill(self, usage: Usage) -> Iterator[Line]:
         """Yield what is charged: all tokens in parts that do not overlap, then what is no token."""
@@ -222,4 +222,4 @@ def half_even(amount: int, unit: int) -> int:
 def dollars(nusd: int) -> str:
     """Print nano-dollars as dollars, every digit kept: `0.000012345`."""
     sign, nusd = ("-", -nusd) if nusd < 0 else ("", nusd)
-    return f"{sign}{nusd // 10**9}.{nusd % 10**9:09d}"
+    return sign + "%d.%09d" % divmod(nusd, 10**9)  # noqa: UP031 half the time of an f-string

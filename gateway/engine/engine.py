@@ -106,8 +106,10 @@ class Exchange(Struct):
             self._close(error)
             raise
         receipt.first_chunk_s = call.clock.now() - receipt.began_s
-        reply.map(self._count)
         self.reply = reply
+        self._count(reply.first)
+        if reply.rest is not None:
+            reply.see_rest(self._count)
         return reply
 
     async def __aexit__(

@@ -48,10 +48,10 @@ class Cost:
         reply = await next(call)
         if receipt.cost_nusd is not None:
             return reply  # a room further in knows better: an answer it kept costs nothing
-        if (asking := bill.look_up()) is not None:
-            await asking
-        if reply.first.usage is not None:
-            bill.take(reply.first.usage)
+        usage = reply.first.usage
+        waiting = bill.look_up() if usage is None else bill.charge(usage)
+        if waiting is not None:
+            await waiting
         if reply.rest is not None:
             reply.see_rest(bill.pass_on)
         return reply
@@ -68,73 +68,71 @@ class Bill(Struct):
     """What the answer used: for an attempt that does not know it itself."""
 
     def look_up(self) -> Coroutine[Any, Any, None] | None:
-        """Learn the prices of all attempts so far; return the rest of it as soon as one has to be waited for."""
+        """Learn the prices of the attempts so far; return the rest of it as soon as one has to be waited for."""
         for tried in self.receipt.tried:
             if tried.deployment not in self.known and (tried.usage is not None or not tried.error):
-                self.known[tried.deployment] = None  # should the client leave meanwhile: asked for once is enough
                 try:
                     self.known[tried.deployment] = self.prices.at_hand(tried)
                 except LookupError:
-                    return self._look_up_waiting(tried)
+                    return self._look_up_late(tried)
         return None
 
-    async def _look_up_waiting(self, tried: Tried) -> None:
-        self.known[tried.deployment] = await self.prices.of(tried)
+    async def _look_up_late(self, tried: Tried) -> None:
+        await self._ask(tried)
         if (rest := self.look_up()) is not None:
             await rest
 
-    def take(self, usage: Usage) -> None:
-        """Write down what an answer costs that used so much."""
-        self.answer = usage
-        self.receipt.cost_nusd = self._total_nusd()
+    def charge(self, answer: Usage | None) -> Coroutine[Any, Any, None] | None:
+        """Write down what all attempts cost together, the answer having used so much.
 
-    def pass_on(self, chunk: Chunk) -> Chunk | Coroutine[Any, Any, Chunk]:
-        """Return `chunk`, when what it says was used is billed; wait only for a price that nobody asked for yet."""
-        if chunk.usage is None:
-            return chunk
-        if (asking := self.look_up()) is not None:
-            return self._pass_on_late(chunk, chunk.usage, asking)
-        self.take(chunk.usage)
-        return chunk
-
-    def close(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
-        """Write the cost down; wait only for a price that nobody asked for yet."""
-        if receipt.cost_nusd is not None and (self.answer is None or len(receipt.tried) < 2):
-            return None  # a room further in knows better, or nothing came after what it was written down by
-        self.answer = receipt.usage or self.answer
-        if (asking := self.look_up()) is not None:
-            return self._close_late(asking)
-        if receipt.cost_nusd is None or len(receipt.tried) > 1:
-            receipt.cost_nusd = self._total_nusd()
-        return None
-
-    def _total_nusd(self) -> int | None:
-        """Return what all attempts cost together; `None`: nobody can say, which is not nothing.
-
-        An attempt that said nothing is not charged, although its upstream may count what it did before it failed.
+        `None`: nobody can say, which is not nothing. An attempt that said nothing is not charged, although its upstream
+        may count what it did before it failed. What is returned does the same, once a price is there that nobody asked
+        for yet.
         """
-        receipt, total = self.receipt, 0
+        receipt, known, total = self.receipt, self.known, 0
+        self.answer, receipt.cost_nusd = answer, None
         for tried in receipt.tried:
             # Who answered is nobody where the cache or a room of its own did: that is free.
-            usage = tried.usage or (self.answer if tried is receipt.answered_by else None)
+            usage = tried.usage or (answer if tried is receipt.answered_by else None)
             if usage is None:
                 gave_up = receipt.outcome == "abandoned"  # the client did; the upstream may charge for it all the same
                 if tried.error and not gave_up:
                     continue
                 return None
             cost = usage.stated_cost_nusd
-            if cost is None and (price := self.known.get(tried.deployment)) is not None:
-                cost = price.cost_nusd(usage)
+            if cost is None:
+                try:
+                    price = known[tried.deployment] if tried.deployment in known else self.prices.at_hand(tried)
+                except LookupError:
+                    return self._charge_late(tried, answer)
+                cost = None if price is None else price.cost_nusd(usage)
             if cost is None:
                 return None
             total += cost
-        return total
+        receipt.cost_nusd = total
+        return None
 
-    async def _pass_on_late(self, chunk: Chunk, usage: Usage, asking: Awaitable[None]) -> Chunk:
-        await asking
-        self.take(usage)
+    async def _charge_late(self, tried: Tried, answer: Usage | None) -> None:
+        await self._ask(tried)
+        if (rest := self.charge(answer)) is not None:
+            await rest
+
+    async def _ask(self, tried: Tried) -> None:
+        self.known[tried.deployment] = None  # should the client leave meanwhile: asked for once is enough
+        self.known[tried.deployment] = await self.prices.of(tried)
+
+    def pass_on(self, chunk: Chunk) -> Chunk | Coroutine[Any, Any, Chunk]:
+        """Return `chunk`, when what it says was used is billed; wait only for a price that nobody asked for yet."""
+        if chunk.usage is None or (waiting := self.charge(chunk.usage)) is None:
+            return chunk
+        return self._pass_on_late(chunk, waiting)
+
+    async def _pass_on_late(self, chunk: Chunk, waiting: Awaitable[None]) -> Chunk:
+        await waiting
         return chunk
 
-    async def _close_late(self, asking: Awaitable[None]) -> None:
-        await asking
-        self.receipt.cost_nusd = self._total_nusd()
+    def close(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
+        """Write the cost down; wait only for a price that nobody asked for yet."""
+        if receipt.cost_nusd is not None and (self.answer is None or len(receipt.tried) < 2):
+            return None  # a room further in knows better, or nothing came after what it was written down by
+        return self.charge(receipt.usage or self.answer)

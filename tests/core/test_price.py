@@ -1,6 +1,7 @@
 """Costs, worked out by hand: every part at its own price, and unknown rather than wrong."""
 
 from decimal import Decimal
+from itertools import product
 
 import pytest
 
@@ -128,3 +129,17 @@ def test_usage_of_two_attempts_is_added_part_by_part():
 def test_money_is_printed_to_the_last_digit():
     """A float would not."""
     assert dollars(12_345) == "0.000012345"
+
+
+RATES = (None, UNKNOWN, 0, 3)
+
+
+@pytest.mark.parametrize("cached", RATES)
+@pytest.mark.parametrize("reasoning", RATES)
+@pytest.mark.parametrize("request_", (UNKNOWN, 0, 500))
+def test_what_most_calls_use_costs_the_same_by_the_short_way(cached, reasoning, request_):
+    """Tokens alone are worked out apart: what is unknown or does not add up is told there too."""
+    for prompt, completion in ((UNKNOWN, 2), (1000, UNKNOWN), (1500, 2), (37, 999)):
+        price = Price(prompt, completion, cached, reasoning=reasoning, request=request_)
+        for counts in product((0, 1, 7), (0, 1, 9), (0, 1, 8), (0,), (0, 1, 10)):
+            assert price.cost_nusd(Usage(*counts)) == price.cost_nusd(Usage(*counts, extras=Extras()))
