@@ -128,6 +128,7 @@ TURNS = {
     "end of calls": event({}, finish_reason="tool_calls"),
     "another end": event({}, finish_reason="eos"),
     "end with usage": event({}, finish_reason="stop", usage=COUNTS),
+    "end with usage beside": event({}, finish_reason="stop", x_groq={"usage": COUNTS}),
     "usage": usage_event({**COUNTS, "prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": 0}}),
     "usage of a tier": usage_event(COUNTS, service_tier="flex"),
     "usage of nothing": usage_event({"prompt_tokens": 0, "completion_tokens": 0}),
@@ -158,6 +159,7 @@ def told(pieces: list[bytes], asked: dict[str, Any]) -> list[object]:
 )
 @example(names=["role", "text", "text", "end", "usage", "done"], asked={}, together=False)
 @example(names=["role", "role and call", "end", "usage"], asked={}, together=False)
+@example(names=["role", "text", "end with usage beside", "done"], asked={}, together=False)
 @example(names=["verdict", "role", "text", "end", "end with usage", "usage"], asked={}, together=True)
 def test_a_stream_is_read_the_same_at_first_sight_as_at_the_second(
     names: list[str], asked: dict[str, Any], together: bool
