@@ -66,7 +66,8 @@ class NativeTransport:
         self._tls_ready = False
         self._most = most_connections
         self._origins: dict[tuple[bool, str, int], Origin] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
+        self.sweeper: asyncio.TimerHandle | None = None
+        """Sees to it that idle connections are closed in time, while there are any."""
         self._one_less = asyncio.Event()
         self.closed = False
 
@@ -113,8 +114,8 @@ class NativeTransport:
     async def close(self) -> None:
         """Close every connection; exchanges under way fail."""
         self.closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self.sweeper is not None:
+            self.sweeper.cancel()
         for origin in self._origins.values():
             origin.abort()
         await all_closed(lambda: any(origin.connections for origin in self._origins.values()), self._one_less)
@@ -133,22 +134,17 @@ class NativeTransport:
             self._tls_ready = True
         return self._tls
 
-    @property
-    def sweeps(self) -> bool:
-        """It is seen to that idle connections are closed in time."""
-        return self._sweeper is not None
-
     def forgot(self) -> None:
         """Know that a connection is closed."""
         self._one_less.set()
 
     def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that idle connections are closed in time."""
-        if self._sweeper is None and not self.closed:
-            self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
+        if self.sweeper is None and not self.closed:
+            self.sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._sweeper = None
+        self.sweeper = None
         left = [origin.sweep(loop.time()) for origin in self._origins.values()]
         if any(left):
             self.sweep_later(loop)
@@ -290,7 +286,7 @@ class Origin:
         else:
             connection.idle_since_s = now_s
             self._idle[connection] = None
-            if not self._pool.sweeps:
+            if self._pool.sweeper is None:
                 self._pool.sweep_later(connection.loop)
 
     def free(self) -> None:

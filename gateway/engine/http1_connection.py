@@ -100,11 +100,6 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._reading = True
         self._writing = False
-        self._reset()
-
-    def _reset(self) -> None:
-        """Get ready for an answer."""
-        self._fields.clear()
         self._quiet_bytes = 0
         self._interim = False
         self._until_close = False
@@ -129,7 +124,8 @@ class Connection(asyncio.Protocol):
         if transport is None or self.lost or transport.is_closing():
             self._closed_before_asking(exchange)
             return None
-        self._reset()
+        self._fields.clear()  # of the answer before; nothing else of it is left, or this would not be used again
+        self._quiet_bytes = 0
         if exchange.timer is not None:
             exchange.timer.stop()
         self.exchange, exchange.connection, exchange.timer = exchange, self, self.timer

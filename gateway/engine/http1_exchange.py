@@ -42,6 +42,7 @@ class Exchange:
 
     __slots__ = (
         "_deadline",
+        "_drains",
         "_inflater",
         "_loop",
         "_parts",
@@ -79,6 +80,7 @@ class Exchange:
         self._loop = loop
         self._deadline = deadline
         self._waiter: asyncio.Future[None] | None = None
+        self._drains = False
         self.timer: Timer | None = None
         """Its connection's, or its own."""
 
@@ -121,6 +123,14 @@ class Exchange:
             return None
         self.unread, parts = 0, self._parts
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drain(self, within_s: float) -> None:
+        """Have no more of it, and the connection closed if the body does not end soon."""
+        if not self.ended and self.failure is None:
+            self._parts.clear()
+            self._drains = True
+            self._deadline.at_s = self._loop.time() + within_s
+            self._ring_at(self._deadline.at_s)
 
     def close(self) -> None:
         """Let go of it; a body that is not here to its end takes the connection with it."""
@@ -175,8 +185,11 @@ class Exchange:
     def end(self) -> None:
         """Know that the body is here to its end; no clock bounds it any more."""
         self.ended, self.connection = True, None
-        if self.timer is not None:
-            self._part()
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.waiting = None
+            if not timer.stays:
+                timer.stop()
 
     def fail(self, failure: Unreachable | TimedOut) -> None:
         """Know that no more will come; what has come can still be read."""
@@ -186,7 +199,8 @@ class Exchange:
         if connection is not None:
             connection.drop()
         if self.timer is not None:
-            self._part()
+            self.timer.stop()
+            self.timer = None
         self.wake()
 
     def wake(self) -> None:
@@ -210,7 +224,7 @@ class Exchange:
 
     def late(self) -> None:
         """The timer's time has come; the deadline's may have been moved."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._drains or (self._waiter is not None and not self._waiter.done()):
             at_s = self._deadline.at_s
             if at_s - self._loop.time() > 0.001:  # event loops round to a millisecond
                 self._ring_at(at_s)
@@ -245,14 +259,6 @@ class Exchange:
             self.timer = Timer(self._loop)
             self.timer.waiting = self
         self.timer.ring_at(at_s)
-
-    def _part(self) -> None:
-        """Give a timer back that is lent, and stop one's own."""
-        timer, self.timer = self.timer, None
-        if timer is not None:
-            timer.waiting = None
-            if not timer.stays:
-                timer.stop()
 
     def _too_long(self, most: int) -> Unreachable:
         too_long = Unreachable(f"the upstream's answer is longer than {most} bytes")

@@ -7,6 +7,7 @@ everything in it when it was not.
 """
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -201,6 +202,7 @@ class HttpxResponse:
         self._client = lane.client
         self._deadline = deadline
         self._task: asyncio.Task[Any] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._body: AsyncIterator[bytes] | None = None
         self._inflater: Inflater | None = None
         self._failure: Unreachable | TimedOut | None = None
@@ -239,6 +241,17 @@ class HttpxResponse:
 
     def whole(self) -> None:
         """Know of no body that it is here before it was asked for."""
+
+    def drain(self, within_s: float) -> None:
+        """Have it read to its end in a task, if that comes soon."""
+        self._deadline.at_s = asyncio.get_running_loop().time() + within_s
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(Unreachable, TimedOut):
+            while await self.more():
+                pass
+        self.close()
 
     def close(self) -> None:
         """Let go of it; a body that was not read to its end takes the connection with it."""

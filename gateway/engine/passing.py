@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from gateway.core.call import Attempt, Operation
 from gateway.core.errors import BadRequest, Broke, UpstreamFailed
+from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.patience import Patience
 from gateway.engine.transport import Response
@@ -24,6 +25,8 @@ NEVER_BACK = frozenset(
 said by ourselves."""
 
 
+DRAIN_S = 0.25
+"""How long the end of a finished answer's body is waited for, off the client's path, to keep the connection."""
 BODILESS = (204, 304)
 """Statuses without a body, whatever length the head says that one would have."""
 MOST_MASKED_BYTES = 64 * 1024
@@ -44,6 +47,13 @@ class Lent(Struct):
     response: Response
     finished: bool = False
     """It said that it is done; what is left of its body says nothing."""
+
+    def give_back(self, _: Receipt) -> None:
+        """Give the connection back; of a finished answer, when its body's last bytes have come, which say nothing."""
+        if self.finished:
+            self.response.drain(DRAIN_S)
+        else:
+            self.response.close()
 
 
 async def passed_on(lent: Lent, patience: Patience, sent: Mapping[str, str]) -> Reply:

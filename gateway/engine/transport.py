@@ -60,6 +60,14 @@ class Response(Protocol):
         """Return the body, where none was taken and all of it is here; `None`: it has to be waited for."""
         ...
 
+    def drain(self, within_s: float) -> None:
+        """Let go of it while nothing more is said: the connection is reused if the body ends soon, and closed if not.
+
+        Args:
+            within_s: how soon; nobody waits for it.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of it: the connection is reused if the body was read to its end, closed at once if not."""
         ...

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gateway.core.call import Attempt, Call, Operation
 from gateway.core.errors import TimedOut, Unreachable, UpstreamFailed
-from gateway.core.receipt import Receipt, Tried
+from gateway.core.receipt import Tried
 from gateway.core.reply import Chunk, Reply
 from gateway.engine.access import Access
 from gateway.engine.engine import IN_TOKENS, estimated_usage
@@ -35,8 +35,6 @@ MOST_ANSWER_BYTES = 256 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
 OFF_LOOP_BYTES = 1_000_000
 """A longer answer of embeddings is read in a thread: 13 ms a megabyte would hold up every other call."""
-DRAIN_S = 0.25
-"""How long the end of a finished stream's body is waited for, off the client's path, to keep the connection."""
 REFUSAL_S = 5.0
 """How long the reason of an error is waited for."""
 
@@ -58,7 +56,6 @@ class Upstream:
 
     def __init__(self, places: Mapping[str, Place | LocalProvider]) -> None:
         self._places = places
-        self._draining = set[asyncio.Task[None]]()
 
     async def __call__(self, call: Call) -> Reply:
         """Return the reply once its first chunk is here: until then a middleware may still try elsewhere.
@@ -117,7 +114,7 @@ class Upstream:
         tried.upstream_id = headers.get("x-request-id") or headers.get("request-id") or ""
         lent = Lent(response)
         if not response.ended:
-            attempt.at_end(partial(self._let_go, lent, patience))
+            attempt.at_end(lent.give_back)
         if attempt.stream or not response.ended:
             patience.has_head()
         if attempt.operation == "forward":
@@ -141,15 +138,6 @@ class Upstream:
         if attempt.operation == "embeddings" and len(body) > OFF_LOOP_BYTES:
             return _whole(attempt, await asyncio.to_thread(provider.whole, attempt, body))
         return _whole(attempt, provider.whole(attempt, body))
-
-    def _let_go(self, lent: Lent, deadline: Deadline, _: Receipt) -> None:
-        """Give the connection back; of a finished stream, when its body's last bytes have come, which say nothing."""
-        if lent.response.ended or not lent.finished:
-            lent.response.close()
-            return
-        task = asyncio.ensure_future(_drain(lent.response, deadline))
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
 
 
 def _is_stream(content_type: str) -> bool:
@@ -243,17 +231,6 @@ async def _refusal(provider: Provider, request: Request, response: Response, dea
     except (Unreachable, TimedOut):
         body = b""  # the status says enough; the reason broke off on its way
     return provider.error(response.status, response.headers, without_credentials(body, request.headers))
-
-
-async def _drain(response: Response, deadline: Deadline) -> None:
-    """Read the body's last bytes, which say nothing more, so that the connection can be used again."""
-    deadline.at_s = asyncio.get_running_loop().time() + DRAIN_S
-    try:
-        while await response.more():
-            pass
-    except UpstreamFailed:
-        pass  # the answer is complete; the connection is just not worth keeping
-    response.close()
 
 
 def child_of(traceparent: str) -> str:

@@ -17,28 +17,33 @@ from gateway.providers.openai_stream import StreamMender
 from gateway.providers.vendors import Vendor
 
 
-def said_in(data: bytes, mender: StreamMender) -> tuple[str, int] | None:
-    """Return the text of an event, and how much it says unseen; `None`: it needs a second look.
-
-    Args:
-        data: the event's.
-        mender: of the stream; it knows what was said before.
-    """
+def clean(data: bytes) -> "CleanEvent | None":
+    """Return an event of a stream that may be right as it came; `None`: it needs a second look."""
     try:
-        said = _clean(data)
+        said = _event(data)
         if not data.isascii():
             data.decode()  # fields that we do not know were not decoded
     except UNREADABLE:
         return None
+    return said if data.find(b"\n") < 0 else None
+
+
+def spoken_in(said: "CleanEvent", mender: StreamMender) -> tuple[str, int] | None:
+    """Return the text of an event, and how much it says unseen; `None`: it says something else, or needs a second look.
+
+    Args:
+        said: the event.
+        mender: of the stream; it knows what was said before.
+    """
     head = mender.head
-    if said.id != head.id or said.model != head.model or said.created != head.created or data.find(b"\n") >= 0:
+    if said.id != head.id or said.model != head.model or said.created != head.created:
         return None
-    if not said.choices:
+    if not said.choices or said.usage is not None:
         return None
     text, unseen = "", 0
     for choice in said.choices:
         state, delta = mender.choices.get(choice.index), choice.delta
-        if state is None or state.finish:
+        if state is None or state.finish or choice.finish_reason or delta.role is not None:
             return None
         content = delta.content
         if content and choice.index == 0:
@@ -56,6 +61,56 @@ def said_in(data: bytes, mender: StreamMender) -> tuple[str, int] | None:
             unseen += len(delta.reasoning_content)
         state.spoke = True
     return text, unseen
+
+
+def turn_in(said: "CleanEvent", data: bytes, mender: StreamMender) -> Chunk | None:
+    """Return the event by which a choice begins or ends, or which tells what was used; `None`: it needs a second look.
+
+    Args:
+        said: the event.
+        data: the same, as it came.
+        mender: of the stream; it is told.
+    """
+    head = mender.head
+    if not mender.straight or not (said.id and said.model and said.created):
+        return None
+    if head.id and (said.id != head.id or said.model != head.model or said.created != head.created):
+        return None
+    if said.usage is None:
+        chunk = _edge_of(said.choices[0], data, mender) if len(said.choices) == 1 else None
+        counted = False
+    else:
+        usage = None if said.choices else _used(said.usage, said.service_tier, mender.vendor, mender.model)
+        chunk = None if usage is None else Chunk(_framed(data), usage=usage, silent=True, usage_only=True)
+        counted = True
+    if chunk is not None:
+        head.id, head.model, head.created = said.id, said.model, said.created
+        mender.turned(counted=counted)
+    return chunk
+
+
+def _edge_of(choice: "_CleanChoice", data: bytes, mender: StreamMender) -> Chunk | None:
+    """Return the event by which a choice begins or ends, if it is no more than that."""
+    delta, state, finish = choice.delta, mender.choices.get(choice.index), choice.finish_reason or ""
+    if delta.tool_calls or delta.reasoning_content or delta.refusal:
+        return None
+    content = delta.content or ""
+    if state is None and delta.role is not None and not finish:
+        mender.begin(choice.index).spoke = bool(content)
+    elif state is not None and delta.role is None and finish and not state.finish:
+        if finish == "stop" and state.calls:
+            return None
+        state.finish, state.spoke = finish, state.spoke or bool(content)
+    else:
+        return None
+    silent = not (content or finish)
+    if choice.index:
+        return Chunk(_framed(data), silent=silent, unseen=len(content))
+    return Chunk(_framed(data), content, None, finish, silent)
+
+
+def _framed(data: bytes) -> bytes:
+    return b"data: %b\n\n" % data
 
 
 LESSONS = 8
@@ -132,27 +187,34 @@ class _CleanDelta(Struct, gc=False):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[_CleanCall] | None = None
-    role: None = None
+    role: Literal["assistant"] | None = None
     reasoning: None = None
+    function_call: None = None
+    audio: None = None
+    images: None = None
+    annotations: Annotated[list[msgspec.Raw], Meta(max_length=0)] | None = None
+    reasoning_details: None = None
 
 
 class _CleanChoice(Struct, gc=False):
     index: int
     delta: _CleanDelta
-    finish_reason: None
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None
 
 
-class _Clean(Struct, gc=False):
+class CleanEvent(Struct, gc=False):
+    """An event of a stream."""
+
     id: str
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
     choices: list[_CleanChoice]
-    usage: None = None
+    usage: "_CleanUsage | None" = None
+    service_tier: str | None = None
+    x_groq: None = None
     error: None = None
-
-
-_clean = msgspec.json.Decoder(_Clean).decode
+    type: None = None
 
 
 def whole_in(body: bytes, vendor: Vendor, model: str) -> Chunk | None:
@@ -277,3 +339,4 @@ class _Whole(Struct, gc=False):
 
 
 _whole = msgspec.json.Decoder(_Whole).decode
+_event = msgspec.json.Decoder(CleanEvent).decode

@@ -17,7 +17,7 @@ from gateway.core.errors import Broke, Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
 from gateway.providers.failures import UNREADABLE, brief
-from gateway.providers.openai_clean import Alike, said_in
+from gateway.providers.openai_clean import Alike, clean, spoken_in, turn_in
 from gateway.providers.openai_errors import failure_of, is_error
 from gateway.providers.openai_mend import json_object
 from gateway.providers.openai_stream import StreamMender
@@ -97,11 +97,13 @@ class ChatReader:
 
     def _chunks(self, events: list[sse.Event]) -> list[Chunk]:
         """Read `events`; an error behind something that was said waits for the next call."""
-        if (chunk := self._as_it_came(events)) is not None:
-            self._spoke = True
-            return [chunk]
-        run = _Run()
+        run, alike = _Run(), self._alike
         for event in events:
+            if not event.name and (text := alike.text_in(event.data)):
+                run.data += (b"data: ", event.data, b"\n\n")
+                run.texts.append(text)
+                run.silent = False
+                continue
             try:
                 self._read(event, run)
             except UpstreamFailed as error:
@@ -110,27 +112,15 @@ class ChatReader:
                 self._skip(run)
             if self._failure is not None:
                 run.take(self._mender.left())
+                self.complete = False
             self.finished = self._done or self._failure is not None
             if self.finished:
                 break
-        self.complete = self._failure is None and (self._done or self._mender.complete)
         chunks = run.chunks()
-        self._spoke = self._spoke or not run.silent
+        self._spoke = self._spoke or run.spoke
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
-
-    def _as_it_came(self, events: list[sse.Event]) -> Chunk | None:
-        """Return events that all are right as they came; `None`: some of them need a second look."""
-        text, unseen = "", 0
-        for event in events:
-            said = self._said_in(event)
-            if said is None:
-                return None
-            text += said[0]
-            unseen += said[1]
-        data = b"data: %b\n\n" % b"\n\ndata: ".join([event.data for event in events])
-        return Chunk(data, text, unseen=unseen)
 
     def _read(self, event: sse.Event, run: "_Run") -> None:
         mender, data = self._mender, event.data
@@ -138,27 +128,22 @@ class ChatReader:
             if self._lost and not mender.complete:
                 raise lost()  # the finish reason, perhaps
             run.take(mender.close())
-            self._done = True
-        elif (said := self._said_in(event)) is not None:
-            run.add(data, *said)
+            self._done = self.complete = True
+            return
+        said = None if event.name else clean(data)
+        if said is not None and (spoken := spoken_in(said, mender)) is not None:
+            run.add(data, *spoken)
+            if spoken[0] and not spoken[1]:
+                self._alike.learn(data, spoken[0])
         elif data:
             self._alike.forget()
-            chunks = mender.event(data, event.name)
+            turn = None if said is None else turn_in(said, data, mender)
+            chunks = mender.event(data, event.name) if turn is None else [turn]
             if self._lost and mender.called:
                 raise lost()  # another call, or the beginning of this one
             run.take(chunks)
             self._done = mender.settled
-
-    def _said_in(self, event: sse.Event) -> tuple[str, int] | None:
-        """Return the text of an event, and how much it says unseen; `None`: it needs a second look."""
-        if event.name:
-            return None
-        if text := self._alike.text_in(event.data):
-            return text, 0
-        said = said_in(event.data, self._mender)
-        if said is not None and said[0] and not said[1]:
-            self._alike.learn(event.data, said[0])
-        return said
+            self.complete = self._done or mender.complete
 
     def _skip(self, run: "_Run") -> None:
         """Go on without an event that cannot be read, or fail if the answer may need it."""
@@ -187,37 +172,39 @@ class ChatReader:
 class _Run:
     """Events that came together, on their way to be few chunks."""
 
+    __slots__ = ("_done", "_finish", "_skipped", "_unseen", "_usage", "data", "silent", "spoke", "texts")
+
     def __init__(self) -> None:
-        self.silent = True
-        """None of the chunks says anything; known when they were taken."""
+        self.spoke = False
+        """Some of the chunks say something; known when they were taken."""
         self._done: list[Chunk] = []
         self._reset()
 
     def add(self, data: bytes, text: str, unseen: int) -> None:
         """Take an event that says something as it came."""
-        self._data += (b"data: ", data, b"\n\n")
-        self._text += text
+        self.data += (b"data: ", data, b"\n\n")
+        self.texts.append(text)
         self._unseen += unseen
-        self._silent = False
+        self.silent = False
 
     def skip(self) -> None:
         """Take note of an event that is missing here."""
-        self._data.append(NOTE)
+        self.data.append(NOTE)
         self._skipped += 1
 
     def take(self, chunks: list[Chunk]) -> None:
-        """Take chunks that were mended."""
+        """Take chunks that are ready."""
         for chunk in chunks:
             if chunk.usage_only:
                 self._close()
                 self._done.append(chunk)
                 continue
-            self._data.append(chunk.data)
-            self._text += chunk.text
+            self.data.append(chunk.data)
+            self.texts.append(chunk.text)
             self._unseen += chunk.unseen
             self._finish = self._finish or chunk.finish_reason
             self._usage = chunk.usage or self._usage
-            self._silent = self._silent and chunk.silent
+            self.silent = self.silent and chunk.silent
 
     def chunks(self) -> list[Chunk]:
         """Return everything as few chunks."""
@@ -225,21 +212,21 @@ class _Run:
         return self._done
 
     def _close(self) -> None:
-        if self._data:
-            said = (self._text, self._usage, self._finish, self._silent)
-            chunk = Chunk(b"".join(self._data), *said, unseen=self._unseen, skipped=self._skipped)
-            self._done.append(chunk)
-            self.silent = self.silent and self._silent
-        self._reset()
+        if self.data:
+            said = ("".join(self.texts), self._usage, self._finish, self.silent)
+            self._done.append(Chunk(b"".join(self.data), *said, unseen=self._unseen, skipped=self._skipped))
+            self.spoke = self.spoke or not self.silent
+            self._reset()
 
     def _reset(self) -> None:
-        self._data: list[bytes] = []
-        self._text = ""
+        self.data: list[bytes] = []
+        self.texts: list[str] = []
         self._unseen = 0
         self._skipped = 0
         self._usage: Usage | None = None
         self._finish = ""
-        self._silent = True
+        self.silent = True
+        """Nothing of what was taken since the last chunk says anything."""
 
 
 def _is_json(data: bytes) -> bool:

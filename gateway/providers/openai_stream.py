@@ -36,13 +36,16 @@ class StreamMender:
 
     def __init__(self, attempt: Attempt, vendor: Vendor) -> None:
         self._attempt = attempt
-        self._vendor = vendor
+        self.vendor = vendor
+        self.model = attempt.deployment.model
+        """As the vendor calls it."""
         self._held: dict[str, Any] = {}
         self._left: list[Chunk] = []
         self._counted_usage: dict[str, Any] = {}
-        asked = attempt.body.get("n")
+        fields = attempt.body.fields
+        asked = attempt.body.get("n") if "n" in fields else None
         self._asked = asked if isinstance(asked, int) else 1
-        self._unmoderated = attempt.body.get("moderation") is not None
+        self._unmoderated = "moderation" in fields and attempt.body.get("moderation") is not None
         """OpenAI's verdict on the answer was asked for, which comes last, and has not come."""
         self.head = Head(attempt, "chat.completion.chunk")
         self.choices: dict[int, _Choice] = {}
@@ -58,6 +61,21 @@ class StreamMender:
         if not choices or len(choices) < self._asked or self._unmoderated:
             return False
         return all(choice.finish for choice in choices.values())
+
+    @property
+    def straight(self) -> bool:
+        """Nothing that came is still to be told, and no verdict is waited for: an event is what it says and no more."""
+        return not (self._held or self._counted_usage or self._unmoderated)
+
+    def begin(self, index: int) -> "_Choice":
+        """Know that a choice begins."""
+        choice = self.choices[index] = _Choice()
+        return choice
+
+    def turned(self, *, counted: bool) -> None:
+        """Know of an event that goes on as it came: a choice began or ended by it, or it `counted` what was used."""
+        self.settled = counted and self.complete
+        self.counted = counted and any(one.spoke for one in self.choices.values())
 
     @property
     def called(self) -> bool:
@@ -130,15 +148,14 @@ class StreamMender:
         if not isinstance(used, dict):
             return {}, False
         usage_object = cast("dict[str, Any]", used)
-        changed = mend_usage(usage_object, self._vendor)
+        changed = mend_usage(usage_object, self.vendor)
         if self._used(usage_object, said) is None:
             said["usage"] = None
             return {}, True
         return usage_object, changed
 
     def _used(self, usage_object: dict[str, Any], said: dict[str, Any]) -> Usage | None:
-        model = self._attempt.deployment.model
-        return usage_of(usage_object, self._vendor, tier=said.get("service_tier"), model=model)
+        return usage_of(usage_object, self.vendor, tier=said.get("service_tier"), model=self.model)
 
     def _carry(self, said: dict[str, Any]) -> bool:
         held, self._held = self._held, {}
@@ -180,7 +197,7 @@ class StreamMender:
         state = self.choices.get(index)
         began = state is None
         if state is None:
-            state = self.choices[index] = _Choice()
+            state = self.begin(index)
         choice["delta"] = delta = self._role(cast("dict[str, Any]", delta), began, told)
         told.changed |= mend_message(delta)
         told.changed |= self._tool_calls(objects(delta.get("tool_calls")), state, index)
@@ -233,20 +250,20 @@ class StreamMender:
             if begins:
                 made = call.get("id") or made_id(self._attempt, index, ours)
                 state.calls.append(_Call(made, call.get("index"), bool(function.get("name"))))
-                state.straight = state.straight and call.get("index") == ours and self._vendor.tool_calls == "pieces"
+                state.straight = state.straight and call.get("index") == ours and self.vendor.tool_calls == "pieces"
                 if call.get("id") != made:
                     call["id"], changed = made, True
             else:
                 changed |= _without_repeats(call, function, state.calls[ours])
             if call.get("index") != ours:
                 call["index"], changed = ours, True
-            changed |= mend_call(call, begins=begins, whole=begins and self._vendor.tool_calls == "whole")
+            changed |= mend_call(call, begins=begins, whole=begins and self.vendor.tool_calls == "whole")
         return changed
 
     def _place(self, call: dict[str, Any], named: bool, state: "_Choice") -> int:
         """Return which of our calls, counted from 0 without gaps, this is a piece of; one past the last: a new one."""
         new, theirs, id = len(state.calls), call.get("index"), call.get("id")
-        if not new or (self._vendor.tool_calls == "whole" and named):
+        if not new or (self.vendor.tool_calls == "whole" and named):
             return new
         if isinstance(theirs, int):
             known = [number for number, other in enumerate(state.calls) if other.theirs == theirs]

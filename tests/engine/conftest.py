@@ -17,6 +17,14 @@ async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[Transport,
     await transport.close()
 
 
+@pytest.fixture(params=[NativeTransport, HttpxTransport])
+async def one_at_a_time(request: pytest.FixtureRequest) -> AsyncGenerator[Transport, None]:
+    """A transport with a single connection: whoever comes next waits for it."""
+    transport = request.param(most_connections=1)
+    yield transport
+    await transport.close()
+
+
 @pytest.fixture
 async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
     async with ScriptedUpstream() as upstream:

@@ -284,6 +284,30 @@ async def test_a_stream_that_is_let_go_of_is_closed(transport: Transport, upstre
     assert upstream.accepted == 2
 
 
+async def test_what_says_nothing_more_is_read_to_its_end_and_nobody_waits(
+    one_at_a_time: Transport, upstream: ScriptedUpstream
+):
+    """The connection is used again when the last bytes have come, and by nobody before."""
+    upstream.will(Slow("one two three", between_s=0.02), "Hello")
+    response = await begin(one_at_a_time, chat(upstream, stream=True))
+    await anext(response.pieces())
+    response.drain(60.0)
+    assert b"Hello" in await ask(one_at_a_time, chat(upstream))
+    assert upstream.accepted == 1
+
+
+async def test_what_says_nothing_more_is_closed_when_its_end_does_not_come(
+    one_at_a_time: Transport, upstream: ScriptedUpstream
+):
+    """Some servers never end a body; their connection, and its place, are not held for that."""
+    upstream.will(Stalls("one two", after_events=2), "Hello")
+    response = await begin(one_at_a_time, chat(upstream, stream=True))
+    await anext(response.pieces())
+    response.drain(0.05)
+    assert b"Hello" in await ask(one_at_a_time, chat(upstream))
+    assert upstream.accepted == 2
+
+
 async def test_no_cancellation_leaves_anything_behind(transport: Transport, upstream: ScriptedUpstream):
     """200 calls, cancelled at random moments of their lives, 20 at a time; httpx's own pool would be dead by now."""
     rng = random.Random(7)

@@ -4,16 +4,19 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.core.errors import UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import Usage
-from gateway.providers import openai
+from gateway.providers import openai, openai_reader
 from gateway.providers.openai import OpenAI, OpenAIOptions
 from gateway.providers.openai_clean import Alike, whole_in
 from gateway.providers.openai_reader import ChatReader
-from gateway.providers.vendors import Vendor, vendor
+from gateway.providers.openai_stream import StreamMender
+from gateway.providers.vendors import vendor
+from tests.calls import a_body
 from tests.standins import PLACE, StillClock, call_of
 
 TEXT = st.text(min_size=1, max_size=12) | st.sampled_from(
@@ -98,6 +101,88 @@ def test_what_else_is_called_content_is_not_learnt():
     assert alike.text_in(event({"content": "Hello"}, verdict={"content": "Hi"})[6:-2]) == ""
 
 
+def usage_event(usage: Any, **more: Any) -> bytes:
+    said = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage}
+    return b"data: " + json.dumps({**said, **more}, separators=(",", ":")).encode() + b"\n\n"
+
+
+COUNTS: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+DONE = b"data: [DONE]\n\n"
+TURNS = {
+    "role": BEGINNING,
+    "role and nothing": event({"role": "assistant", "content": None, "refusal": None}, usage=None),
+    "role and text": event({"role": "assistant", "content": "Hi"}, service_tier="default"),
+    "no role": event({"content": ""}),
+    "another's role": event({"role": "assistant", "content": ""}, id="d"),
+    "no id": event({"role": "assistant", "content": ""}, id=""),
+    "role and call": event(
+        {"role": "assistant", "tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}]}
+    ),
+    "role and sound": event({"role": "assistant", "content": "", "audio": {"id": "a"}}),
+    "role and notes": event({"role": "assistant", "content": "", "annotations": []}),
+    "verdict": event({"role": "assistant", "content": ""}, id="", choices=[], prompt_filter_results=[1]),
+    "text": event({"content": "Hello"}),
+    "end": event({}, finish_reason="stop", usage=None),
+    "end with text": event({"content": "!"}, finish_reason="length"),
+    "end with role": event({"role": "assistant"}, finish_reason="stop"),
+    "end of calls": event({}, finish_reason="tool_calls"),
+    "another end": event({}, finish_reason="eos"),
+    "end with usage": event({}, finish_reason="stop", usage=COUNTS),
+    "end with usage beside": event({}, finish_reason="stop", x_groq={"usage": COUNTS}),
+    "usage": usage_event({**COUNTS, "prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": 0}}),
+    "usage of a tier": usage_event(COUNTS, service_tier="flex"),
+    "usage of nothing": usage_event({"prompt_tokens": 0, "completion_tokens": 0}),
+    "usage in other words": usage_event({**COUNTS, "cached_tokens": 2}),
+    "usage beside": usage_event(None, x_groq={"usage": COUNTS}),
+    "failure": usage_event(COUNTS, error={"message": "no"}),
+    "done": DONE,
+}
+
+
+def told(pieces: list[bytes], asked: dict[str, Any]) -> list[object]:
+    """Return all that a reader makes of a stream, and what it thinks of it in between."""
+    call = call_of(StillClock(), stream=True, body=a_body(**asked))
+    reader, seen = ChatReader(call.attempt(PLACE), vendor("openai")), list[object]()
+    try:
+        for piece in pieces:
+            seen += [reader.feed(piece), reader.complete, reader.finished]
+        seen.append(reader.end())
+    except UpstreamFailed as failure:
+        seen.append((type(failure), failure.message))
+    return seen
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(TURNS)), min_size=1, max_size=7),
+    asked=st.sampled_from([{}, {"n": 2}, {"moderation": True}]),
+    together=st.booleans(),
+)
+@example(names=["role", "text", "text", "end", "usage", "done"], asked={}, together=False)
+@example(names=["role", "role and call", "end", "usage"], asked={}, together=False)
+@example(names=["role", "text", "end with usage beside", "done"], asked={}, together=False)
+@example(names=["verdict", "role", "text", "end", "end with usage", "usage"], asked={}, together=True)
+def test_a_stream_is_read_the_same_at_first_sight_as_at_the_second(
+    names: list[str], asked: dict[str, Any], together: bool
+):
+    """Beginnings, ends and usage go on as they came where nothing is to be mended, whatever came before them."""
+    pieces = [TURNS[name] for name in names]
+    pieces = [b"".join(pieces)] if together else pieces
+    seen = told(pieces, asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai_reader, "turn_in", _blind)
+        assert told(pieces, asked) == seen
+
+
+def test_the_turns_of_a_usual_stream_are_seen_at_first_sight(monkeypatch: pytest.MonkeyPatch):
+    """A stream as OpenAI writes it is nowhere taken apart."""
+    monkeypatch.setattr(StreamMender, "event", None)
+    usual = ["role", "text", "end", "usage", "done"]
+    chunks = [chunk for said in told([TURNS[name] for name in usual], {}) if isinstance(said, list) for chunk in said]
+    assert b"".join(chunk.data for chunk in chunks) == b"".join(TURNS[name] for name in usual[:-1])
+    assert [chunk.finish_reason for chunk in chunks] == ["", "", "stop", ""]
+    assert chunks[-1].usage == Usage(3, 2, cached_tokens=1)
+
+
 # ── Whole answers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 MESSAGE: dict[str, Any] = {"role": "assistant", "content": "Hello", "refusal": None, "annotations": []}
@@ -156,7 +241,7 @@ def test_a_whole_answer_is_read_the_same_at_first_sight_as_at_the_second(body: b
     assert provider.whole(attempt, body) == chunk
 
 
-def _blind(body: bytes, row: Vendor, model: str) -> None:
+def _blind(*_: object) -> None:
     """See nothing at first sight."""
 
 
