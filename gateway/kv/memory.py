@@ -226,25 +226,25 @@ class MemoryAnswers:
 
     def put(self, key: str, answer: bytes, ttl_s: float) -> None:
         """Keep `answer`, and let go of what there is no room for with it; one that is too large is not kept."""
-        self._drop(key)
-        if _size(key, answer) > self._max_bytes:
+        if key in self._kept:
+            self._drop(key)
+        size = len(key) + len(answer) + ENTRY_BYTES
+        if size > self._max_bytes:
             return
         self._kept[key] = (self._clock.now() + ttl_s, answer)
-        self.bytes += _size(key, answer)
-        self._shrink()
+        self.bytes += size
+        if self.bytes > self._max_bytes:
+            self._shrink()
 
     def __len__(self) -> int:
         """How many answers are kept."""
         return len(self._kept)
 
     def _drop(self, key: str) -> None:
-        if (entry := self._kept.pop(key, None)) is not None:
-            self.bytes -= _size(key, entry[1])
+        _, answer = self._kept.pop(key)
+        self.bytes -= len(key) + len(answer) + ENTRY_BYTES
 
     def _shrink(self) -> None:
         while self.bytes > self._max_bytes:
-            self._drop(next(iter(self._kept)))
-
-
-def _size(key: str, answer: bytes) -> int:
-    return len(key) + len(answer) + ENTRY_BYTES
+            key, (_, answer) = self._kept.popitem(last=False)
+            self.bytes -= len(key) + len(answer) + ENTRY_BYTES

@@ -10,13 +10,14 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.core.call import Call, Lookup, Operation
+from gateway.core.call import Call, Operation
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
@@ -30,7 +31,7 @@ Scope = Literal["key", "team", "everyone"]
 
 CACHED: frozenset[Operation] = frozenset({"chat", "embeddings", "moderations", "rerank"})
 """Calls whose answers are the same each time, or near enough, and are no files."""
-FORM = 2
+FORM = 3
 """Changes with what is kept, so that an older version's entries are not found by a newer."""
 SAME_ANSWER = frozenset(
     {
@@ -50,6 +51,7 @@ WHOLE = frozenset({"stop", "length", "tool_calls"})
 """Reasons to end that a repeated call would meet again. A content filter may think otherwise the next time."""
 OFF_LOOP_BYTES = 1_000_000
 """A longer body is hashed in a thread: 2 ms a megabyte would hold up every other call."""
+NOTHING_SAID = frozenset[str]()
 
 Put = Callable[[str, bytes, float], Awaitable[None] | None]
 """`Answers.put`."""
@@ -87,7 +89,7 @@ class CacheOptions(Options, frozen=True, kw_only=True):
 
 
 class Piece(Struct, frozen=True, array_like=True):
-    """A chunk as it is kept; see `Chunk`."""
+    """A chunk as it is kept: the first fields of a `Chunk`."""
 
     data: bytes
     text: str
@@ -110,6 +112,8 @@ class Kept(Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Kept).decode
+_fields_of = attrgetter(*Piece.__struct_fields__)
+_sorted_json = msgspec.json.Encoder(order="sorted").encode
 
 
 class Cache:
@@ -127,18 +131,26 @@ class Cache:
         if "no-store" in wishes or not _is_cacheable(call):
             call.receipt.cache = "bypass"
             return await next(call)
-        lookup = call.lookup
-        if lookup is not None and question_of(lookup.call) != question_of(call):
+        lookup, put = call.lookup, self._answers.put
+        if lookup is not None and question_of(lookup.call) == question_of(call):
+            key, put = lookup.key, lookup.put
+        else:
             lookup = None
-        key = await self._key(call) if lookup is None else lookup.key
+            key = await self._key_in_thread(call) if len(call.body.raw) > OFF_LOOP_BYTES else key_of(call, self._scope)
         if "no-cache" in wishes:
             call.receipt.cache = "bypass"
-        elif (reply := await self._find(key, call, lookup)) is not None:
-            return reply
         else:
+            found = await self._answers.get(key, waited_s=call.waited_s) if lookup is None else lookup.answer
+            if found is not None and (reply := _again(found, key, call)) is not None:
+                return reply
             call.receipt.cache = "miss"
         reply = await next(call)
-        self._keep(key, call, reply, self._answers.put if lookup is None else lookup.put)
+        left = self._max_answer - len(reply.first.data)
+        if left >= 0:
+            chunks = [reply.first]
+            if reply.rest is not None:
+                reply.see_rest(Gathered(chunks, left).add)
+            call.at_end(partial(self._keep, key, call, chunks, put))
         return reply
 
     def key_ahead(self, call: Call) -> str:
@@ -149,80 +161,49 @@ class Cache:
 
     async def explain(self, call: Call) -> Mapping[str, object]:
         """Tell whether the call's answer is kept, and under which key."""
-        key = await self._key(call)
+        key = await self._key_in_thread(call)
         return {"answer": "kept" if await self._answers.get(key) is not None else "not kept", "key": key}
 
-    async def _find(self, key: str, call: Call, lookup: Lookup | None) -> Reply | None:
-        found = await self._answers.get(key, waited_s=call.waited_s) if lookup is None else lookup.answer
-        if found is None:
+    async def _key_in_thread(self, call: Call) -> str:
+        return await asyncio.to_thread(key_of, call, self._scope)
+
+    def _keep(self, key: str, call: Call, chunks: list[Chunk], put: Put, receipt: Receipt) -> Awaitable[None] | None:
+        """Keep the answer if it is all there, and one to give again."""
+        if receipt.outcome != "finished" or not chunks or receipt.joined:
             return None
-        try:
-            kept = _decode(found)
-            chunks = _told(kept, stream=call.stream)
-        except (ValueError, KeyError) as error:
-            log.warning("the cached answer %s cannot be read (%s); an upstream is asked instead", key, error)
+        if call.operation == "chat" and not _is_whole(chunks):
             return None
-        receipt = call.receipt
-        receipt.cache, receipt.cost_nusd = "hit", 0
-        receipt.usage, receipt.finish_reason = kept.usage, kept.finish_reason
-        return Reply.of(*chunks)
-
-    def _keep(self, key: str, call: Call, reply: Reply, put: Put) -> None:
-        """Have the answer kept when it is complete."""
-        gathered = Gathered(self._max_answer, has_reason=call.operation == "chat")
-        reply.map(gathered.add)
-
-        def store(receipt: Receipt) -> Awaitable[None] | None:
-            if receipt.outcome == "finished" and not receipt.joined and (pieces := gathered.complete()):
-                kept = Kept(call.stream, pieces, receipt.usage, receipt.finish_reason)
-                return put(key, _encode(kept), self._ttl_s)
-            return None
-
-        call.at_end(store)
-
-    async def _key(self, call: Call) -> str:
-        if len(call.body.raw) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(key_of, call, self._scope)
-        return key_of(call, self._scope)
+        kept = (call.stream, [_fields_of(chunk) for chunk in chunks], receipt.usage, receipt.finish_reason)  # a `Kept`
+        return put(key, _encode(kept), self._ttl_s)
 
 
 class Gathered:
-    """The chunks of an answer as they pass, until they are more than is kept."""
+    """The chunks of a stream as they pass, until they are more than is kept."""
 
-    def __init__(self, most_bytes: int, *, has_reason: bool) -> None:
-        self._left = most_bytes
-        self._has_reason = has_reason
-        """The answer says why it ends."""
-        self._chunks: list[Chunk] = []
+    def __init__(self, chunks: list[Chunk], left: int) -> None:
+        self._chunks = chunks
+        """None at all, once they are too many."""
+        self._left = left
+        """How many bytes there may still be."""
 
     def add(self, chunk: Chunk) -> Chunk:
         """Take note of `chunk` and return it."""
-        if self._left >= 0:
-            self._left -= len(chunk.data)
+        self._left -= len(chunk.data)
+        if self._left < 0:
+            self._chunks.clear()
+        else:
             self._chunks.append(chunk)
-            if self._left < 0:
-                self._chunks.clear()
         return chunk
-
-    def complete(self) -> list[Piece]:
-        """Return the answer, or nothing if it is not one to give again."""
-        if self._has_reason and not _is_whole(self._chunks):
-            return []
-        return [Piece(*_as_kept(chunk)) for chunk in self._chunks]
-
-
-_as_kept = attrgetter(*Piece.__struct_fields__)
 
 
 def _is_whole(chunks: list[Chunk]) -> bool:
     """Whether the answer says why it ends, that is no reason to ask anew, and nothing of it is missing."""
-    reasons: set[str] = set()
+    ends = False
     for chunk in chunks:
-        if chunk.skipped:
+        if chunk.skipped or (chunk.finish_reason and chunk.finish_reason not in WHOLE):
             return False
-        if chunk.finish_reason:
-            reasons.add(chunk.finish_reason)
-    return bool(reasons) and reasons <= WHOLE
+        ends = ends or bool(chunk.finish_reason)
+    return ends
 
 
 question_of = attrgetter("body", "principal", "route", "model", "operation", "surface", "stream")
@@ -238,19 +219,30 @@ def key_of(call: Call, scope: Scope) -> str:
     # Where a name leads elsewhere after a reload, the answers of the old model are not its own.
     # And whoever shares an answer may also have asked whoever gave it: fallbacks are not for everyone.
     route = call.route
-    places = [place.name for place in route.deployments] if route else []
-    places += [name for name in route.fallbacks if principal.may_use(name)] if route else []
+    places: list[str] = []
+    if route is not None:
+        places += [place.name for place in route.deployments]
+        if route.fallbacks:
+            places += [name for name in route.fallbacks if principal.may_use(name)]
     # A stream of chat completions can be told as a whole answer, and the other way; others are kept in both forms.
-    form = call.surface if call.surface == "chat" else f"{call.surface} {call.stream}"
-    fields = call.body.fields
-    names = [name for name in sorted(fields) if name not in SAME_ANSWER]
-    sizes = [len(memoryview(fields[name])) for name in names]
-    hashed = hashlib.blake2b(
-        _encode((FORM, owner, call.operation, form, call.model, places, names, sizes)), digest_size=24
-    )
-    for name in names:
-        hashed.update(fields[name])
-    return hashed.hexdigest()
+    form = "" if call.surface == "chat" else (call.surface, call.stream)
+    asked = {name: said for name, said in call.body.fields.items() if name not in SAME_ANSWER}
+    whole = _sorted_json((FORM, owner, call.operation, form, call.model, places, asked))
+    return hashlib.blake2b(whole, digest_size=24).hexdigest()
+
+
+def _again(found: bytes, key: str, call: Call) -> Reply | None:
+    """Return the kept answer in the form that is asked for; `None`: it cannot be read."""
+    try:
+        kept = _decode(found)
+        chunks = _told(kept, stream=call.stream)
+    except (ValueError, KeyError) as error:
+        log.warning("the cached answer %s cannot be read (%s); an upstream is asked instead", key, error)
+        return None
+    receipt = call.receipt
+    receipt.cache, receipt.cost_nusd = "hit", 0
+    receipt.usage, receipt.finish_reason = kept.usage, kept.finish_reason
+    return Reply.of(*chunks)
 
 
 def _told(kept: Kept, *, stream: bool) -> list[Chunk]:
@@ -259,7 +251,7 @@ def _told(kept: Kept, *, stream: bool) -> list[Chunk]:
     Raises:
         ValueError, KeyError: it cannot be told in the other form, because it is no chat completion.
     """
-    chunks = [Chunk(**msgspec.structs.asdict(piece)) for piece in kept.pieces]
+    chunks = [Chunk(*_fields_of(piece)) for piece in kept.pieces]
     if kept.stream == stream:
         return chunks
     return unfold(chunks[0]) if stream else [fold(chunks)]
@@ -267,13 +259,17 @@ def _told(kept: Kept, *, stream: bool) -> list[Chunk]:
 
 def _is_cacheable(call: Call) -> bool:
     """Whether the answer is nothing but an answer: it leaves nothing behind at the upstream, and is one."""
-    body = call.body
     if call.turn is not None and call.turn.keeps:
         return False
-    return body.get("store") is not True and body.get("background") is not True and body.get("n") in (None, 1)
+    body, fields = call.body, call.body.fields
+    return not (
+        ("store" in fields and body.get("store") is True)
+        or ("background" in fields and body.get("background") is True)
+        or ("n" in fields and body.get("n") not in (None, 1))
+    )
 
 
-def _wishes(call: Call) -> set[str]:
+def _wishes(call: Call) -> frozenset[str]:
     """Return the directives of the request's `cache-control` (RFC 9111 §5.2.1)."""
     said = call.headers.get("cache-control")
-    return {directive.strip().lower() for directive in said.split(",")} if said else set()
+    return frozenset([directive.strip().lower() for directive in said.split(",")]) if said else NOTHING_SAID

@@ -132,6 +132,15 @@ async def test_a_meter_that_is_whole_again_says_so(rig: Rig) -> None:
     assert [(s.remaining, s.reset_s) for s in await rig.limiter.standings([tokens])] == [(100, 0)]
 
 
+async def test_a_call_without_tokens_does_not_put_off_when_they_are_whole(rig: Rig) -> None:
+    """Nothing was taken: the tokens of the call before it come back when they would have."""
+    tokens = rig.meter("tokens", 100)
+    for second, amount, left, reset_s in ((0, 0, 100, 0), (1, 10, 90, 61), (21, 0, 90, 41)):
+        await rig.to(BEGIN_S + second)
+        held = await rig.hold((tokens, amount))
+        assert [(s.remaining, s.reset_s) for s in held.standings] == [(left, pytest.approx(reset_s))]
+
+
 async def test_tokens_beyond_what_was_held_are_charged(rig: Rig) -> None:
     """Even where that is more than the limit: they were used, and others wait for them."""
     tokens = rig.meter("tokens", 100)

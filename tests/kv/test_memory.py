@@ -1,6 +1,6 @@
 """What memory promises beside the limits: that it stays small, and what it keeps of answers."""
 
-from gateway.core.resources import Held, Meter
+from gateway.core.resources import Denied, Held, Meter
 from gateway.kv.memory import ENTRY_BYTES, MemoryAnswers, MemoryLimiter
 from tests.calls import FakeClock
 
@@ -20,6 +20,30 @@ async def test_meters_that_hold_nothing_are_forgotten() -> None:
     for call in range(200):
         await limiter.hold(f"later-{call}", [(Meter("key:team-a", "requests", 1_000), 1)])
     assert len(limiter) == 1
+
+
+async def test_a_meter_in_use_keeps_no_idle_one_in_memory() -> None:
+    """Whoever came first and still comes would else have all who came after it remembered."""
+    clock = FakeClock()
+    limiter = MemoryLimiter(clock)
+    busy = Meter("key:busy", "requests", 1_000)
+    for call, second in enumerate((0, 30, 60, 61, 62)):
+        clock.passed_s = second
+        await limiter.hold(f"busy-{call}", [(busy, 1)])
+        if not second:
+            await limiter.hold("once", [(Meter("key:once", "requests", 1), 1)])
+    assert len(limiter) == 1
+
+
+async def test_what_still_counts_is_not_forgotten() -> None:
+    """A call made at the end of its second counts for as long as the whole second does, whoever else comes."""
+    clock = FakeClock()
+    limiter = MemoryLimiter(clock)
+    once = [(Meter("key:once", "requests", 1), 1)]
+    await limiter.hold("first", once)
+    clock.passed_s = 60.9
+    await limiter.hold("other", [(Meter("key:other", "requests", 1), 1)])
+    assert isinstance(await limiter.hold("second", once), Denied)
 
 
 async def test_a_denied_call_is_not_remembered() -> None:

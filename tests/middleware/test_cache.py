@@ -138,6 +138,15 @@ async def test_answers_are_shared_only_as_far_as_asked_for(scope: Any, other: Pr
     assert room.asked == asked
 
 
+async def test_answers_are_not_shared_by_those_who_may_not_ask_the_same() -> None:
+    """The answer may be a fallback's, which is not for everyone."""
+    room, route = Room(scope="everyone"), Route("fast", (), fallbacks=("dear",))
+    await room.ask(Principal("a", models=("fast", "dear")), route=route)
+    await room.ask(Principal("b", models=("fast",)), route=route)
+    await room.ask(Principal("c"), route=route)
+    assert room.asked == 2
+
+
 async def test_those_without_a_team_are_not_a_team() -> None:
     room = Room(scope="team")
     await room.ask(Principal("a"))
@@ -205,10 +214,15 @@ async def test_no_cache_asks_again_and_keeps_the_new_answer() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"headers": {"cache-control": "no-store"}}, {"body": a_body(store=True)}, {"body": a_body(background=True)}],
+    [
+        {"headers": {"cache-control": "no-store"}},
+        {"body": a_body(store=True)},
+        {"body": a_body(background=True)},
+        {"body": a_body(n=2)},
+    ],
 )
 async def test_some_calls_pass_the_cache_by(changes: dict[str, Any]) -> None:
-    """`no-store` by the client's wish; what the upstream is to keep has to reach it."""
+    """`no-store` by the client's wish; what the upstream is to keep has to reach it; several answers differ."""
     room = Room()
     for _ in range(2):
         _, receipt = await room.ask(**changes)
@@ -277,12 +291,15 @@ async def test_a_failure_is_not_kept() -> None:
     assert (call.receipt.cache, len(answers), call.endings) == ("miss", 0, [])
 
 
-async def test_an_answer_that_is_too_large_passes_and_is_not_kept() -> None:
+@pytest.mark.parametrize("answer", [a_stream(), a_whole()])
+@pytest.mark.parametrize(("left_out", "kept"), [(0, 1), (1, 0), (10**9, 0)])
+async def test_an_answer_that_is_too_large_passes_and_is_not_kept(
+    answer: list[Chunk], left_out: int, kept: int
+) -> None:
     """Nor is it gathered to its end: its chunks are let go as soon as they are too many."""
-    room = Room(max_answer=Size(300))
-    chunks, _ = await room.ask(stream=True)
-    assert chunks == a_stream()
-    assert len(room.answers) == 0
+    room = Room(max_answer=Size(max(1, sum(len(chunk.data) for chunk in answer) - left_out)))
+    chunks, _ = await room.ask(stream=len(answer) > 1)
+    assert (chunks, len(room.answers)) == (answer, kept)
 
 
 async def test_answers_are_forgotten_after_their_time() -> None:

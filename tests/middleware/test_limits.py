@@ -15,7 +15,7 @@ from gateway.core.receipt import Outcome
 from gateway.core.reply import Chunk, Reply
 from gateway.core.resources import Held, Meter, Resources
 from gateway.core.route import Route
-from gateway.core.usage import Usage
+from gateway.core.usage import Extras, Usage
 from gateway.kv.memory import MemoryLimiter
 from gateway.middleware.limits import Limits, LimitsOptions, Plan, go_duration
 from gateway.wire.estimate import prompt_tokens
@@ -173,6 +173,19 @@ async def test_a_denied_call_is_told_how_it_stands_too() -> None:
     assert denied.endings == []
 
 
+async def test_requests_and_tokens_are_whole_again_each_at_its_time() -> None:
+    """Tokens that were given back are not waited for."""
+    room = Room(each_key=Allowed(None, 10_000, None))
+    await room.ask()
+    room.clock.passed_s = 20.0
+    await room.end(await room.ask(), "failed")
+    denied = a_call(clock=room.clock, principal=TEAM_A)
+    with pytest.raises(LimitReached):
+        await room.room(denied, _answer)
+    assert denied.receipt.headers["x-ratelimit-reset-requests"] == "1m1s"
+    assert denied.receipt.headers["x-ratelimit-reset-tokens"] == "41s"
+
+
 @pytest.mark.parametrize("outcome", ["finished", "abandoned", "broken", "failed", "refused"])
 async def test_places_come_back_however_a_call_ends(outcome: Outcome) -> None:
     """A leaked place is a key that is dead until somebody restarts us."""
@@ -209,6 +222,8 @@ async def test_a_place_comes_back_when_the_answer_fails_to_begin() -> None:
         ("refused", None, "", 0),
         ("abandoned", None, "", None),
         ("broken", Usage(30, 900), "", 930),
+        ("finished", Usage(), "", 0),
+        ("finished", Usage(extras=Extras(audio_seconds=3)), "", None),
     ],
 )
 async def test_tokens_are_settled_by_what_became_of_the_call(
