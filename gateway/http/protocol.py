@@ -124,8 +124,10 @@ class ClientProtocol(HttpToolsProtocol):
         self.parser = None  # pyright: ignore[reportAttributeAccessIssue] it holds this connection
         if self._timer is not None:
             self._timer.cancel()
+        concerned = {self._asked, self._answered}
+        self._asked = self._answered = None  # a request that nobody answered would hold its connection
         self._behind.clear()
-        for cycle in {self._asked, self._answered}:
+        for cycle in concerned:
             if cycle is not None:
                 cycle.left()
 

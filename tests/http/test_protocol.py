@@ -9,7 +9,7 @@ import weakref
 import pytest
 import uvicorn
 
-from gateway.http.protocol import CLIENT, ClientProtocol
+from gateway.http.protocol import CLIENT, ClientProtocol, Cycle
 
 GET = b"GET /%b HTTP/1.1\r\nhost: here\r\n\r\n"
 
@@ -391,5 +391,23 @@ async def test_no_request_leaves_work_for_the_garbage_collector():
             while any(path() is not None for path in seen):
                 await asyncio.sleep(0.01)
             assert len(seen) == 3
+    finally:
+        gc.enable()
+
+
+async def test_a_client_that_leaves_takes_its_requests_along():
+    """Those as well that came behind and that nobody began to answer."""
+    app = Departing()
+    gc.collect()
+    gc.disable()
+    try:
+        async with served(app) as connect, asyncio.timeout(60):
+            _, writer = await connect()
+            writer.write(GET % b"first" + GET % b"second" + GET % b"third")
+            await app.begun.wait()
+            writer.close()
+            await app.told.wait()
+            while any(type(thing) in (ClientProtocol, Cycle) for thing in gc.get_objects()):
+                await asyncio.sleep(0.01)
     finally:
         gc.enable()
