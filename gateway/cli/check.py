@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.run import open_config
+from gateway.cli.startpage import unreachable
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import Live
 from gateway.settings.process import Process
@@ -31,3 +32,5 @@ def check(file: Path) -> None:
     click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{KEPT[gateway.kept_in]}")
     for name, reason in gateway.providers_off.items():
         click.echo(f"  provider {name} is off: {reason}")
+    for line in unreachable(gateway):
+        click.echo(f"  {line}")
