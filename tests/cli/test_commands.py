@@ -45,6 +45,18 @@ def test_check_says_what_is_right(run):
     assert done.exit_code == 0 and "3 models, 1 keys" in done.output
 
 
+def test_check_finds_the_file_as_serve_does(run, tmp_path, monkeypatch):
+    """One way to name it for both; without a name, the file in this folder, and else the one that comes with us."""
+    assert run("check", "--config", "FILE").output == run("check", "FILE").output
+    monkeypatch.chdir(tmp_path)
+    assert run("check").output.startswith("gateway.yaml is right: 3 models")
+    run.file.unlink()
+    shipped = run("check").output
+    assert "gateway.yaml is right" in shipped and "3 models" not in shipped
+    both = run("check", "a.yaml", "--config", "b.yaml")
+    assert both.exit_code == 2 and "FILE or --config, not both" in both.output
+
+
 def test_check_says_why_a_provider_is_off(run):
     """The name alone sends its reader to look for the reason."""
     run.file.write_text(TEAM.replace("echo: {}}", "echo: {}, openai: {api_key: ''}}"))
