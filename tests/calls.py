@@ -1,5 +1,6 @@
 """Calls as rooms meet them, made without a server."""
 
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
@@ -8,15 +9,24 @@ import msgspec
 from gateway.core.call import Body, Call, Headers
 from gateway.core.principal import ANYONE, Principal
 from gateway.core.receipt import Receipt
+from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Deployment, Route
 from tests.standins import StillClock as FakeClock
 
-__all__ = ["FakeClock", "a_body", "a_call"]
+__all__ = ["FakeClock", "a_body", "a_call", "chunks_of"]
 
 ROUTE = Route("fast", (Deployment("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),))
 QUESTION = {"model": "fast", "messages": [{"role": "user", "content": "2 + 2?"}]}
 
 _ids = count(1)
+
+
+async def chunks_of(reply: Reply) -> AsyncIterator[Chunk]:
+    """Yield every chunk of an answer, the first included."""
+    yield reply.first
+    if reply.rest is not None:
+        async for chunk in reply.rest:
+            yield chunk
 
 
 def a_body(**fields: Any) -> Body:

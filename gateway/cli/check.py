@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.run import open_config
+from gateway.cli.startpage import unreachable
 from gateway.settings.complaints import ConfigError
 from gateway.settings.live import Live
 from gateway.settings.process import Process
@@ -19,15 +20,21 @@ KEPT = {
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def check(file: Path) -> None:
-    """Find every mistake in a configuration FILE, without starting anything."""
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--config", type=click.Path(path_type=Path), help="The same as FILE, as `serve` has it.")
+def check(file: Path | None, config: Path | None) -> None:
+    """Find every mistake in a configuration FILE, without starting anything. Default: the one that `serve` finds."""
+    if file is not None and config is not None:
+        raise click.UsageError("give FILE or --config, not both")
+    source = open_config(file or config)
     try:
-        gateway = Live(open_config(file), Process()).gateway
+        gateway = Live(source, Process()).gateway
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
     routes = len(list(gateway.routes))
-    click.echo(f"{file} is right: {routes} models, {len(gateway.resources.keys)} keys.{KEPT[gateway.kept_in]}")
+    click.echo(f"{source.name} is right: {routes} models, {len(gateway.resources.keys)} keys.{KEPT[gateway.kept_in]}")
     for name, reason in gateway.providers_off.items():
         click.echo(f"  provider {name} is off: {reason}")
+    for line in unreachable(gateway):
+        click.echo(f"  {line}")

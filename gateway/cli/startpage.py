@@ -40,6 +40,7 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
         f"""      -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
         "",
     ]
+    lines[2:2] = [f"  ! {line}" for line in unreachable(gateway)]
     if not gateway.has_auth and not host.startswith(LOOPBACK):
         lines.insert(2, "  ! Anyone who reaches this machine can spend your keys: add `keys:` and `- use: auth`.")
     if workers > 1 and "limits" in gateway.chain and gateway.store is None:
@@ -47,6 +48,14 @@ def start_page(gateway: Gateway, file: str, address: tuple[str, int], workers: i
     if workers > 1 and gateway.kept_in == "memory":
         lines.insert(2, "  ! Each worker keeps responses by itself: set `database:` to have any of them followed up.")
     return "\n".join(lines)
+
+
+def unreachable(gateway: Gateway) -> list[str]:
+    """Say who cannot be reached as the environment says, and why, once for all whom it is the same for."""
+    whom: dict[str, list[str]] = {}
+    for name, reason in gateway.astray.items():
+        whom.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)} cannot be reached: {reason}" for reason, names in whom.items()]
 
 
 def _off(providers: dict[str, str]) -> str:

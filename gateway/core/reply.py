@@ -132,13 +132,6 @@ class Reply(Struct):
         if rest is not None:
             self.rest = (rest if isinstance(rest, Passing) else Passing(rest)).seen_by(sees)
 
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        """Every chunk, the first included."""
-        yield self.first
-        if self.rest is not None:
-            async for chunk in self.rest:
-                yield chunk
-
 
 async def _each(chunks: tuple[Chunk, ...]) -> AsyncGenerator[Chunk, None]:
     for chunk in chunks:

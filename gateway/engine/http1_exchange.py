@@ -101,11 +101,6 @@ class Exchange:
             await self.wait()
         return self._all_unread()
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it comes: all that arrived since the last piece as one."""
-        while data := await self.more():
-            yield data
-
     async def read(self, most: int) -> bytes:
         """Return the whole body, of at most `most` bytes."""
         parts: list[bytes] = []

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import httpx
@@ -222,11 +222,6 @@ class HttpxResponse:
     async def more(self) -> bytes:
         """Return the next piece of the body; nothing at its end."""
         return await (self._next() if self._inflater is None else self._inflater.more(self._next))
-
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it comes."""
-        while data := await self.more():
-            yield data
 
     async def read(self, most: int) -> bytes:
         """Return the whole body, of at most `most` bytes."""

@@ -1,6 +1,5 @@
 """How an attempt speaks HTTP: what a transport is, whichever it is."""
 
-from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from gateway.providers.base import Request
@@ -41,10 +40,6 @@ class Response(Protocol):
             Unreachable: the connection broke before the body's end.
             TimedOut: the exchange's deadline passed.
         """
-        ...
-
-    def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it comes, piece by piece, as `more` returns it."""
         ...
 
     async def read(self, most: int) -> bytes:

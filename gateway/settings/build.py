@@ -36,6 +36,7 @@ from gateway.middleware.turns import Turns
 from gateway.providers.base import (
     KeepsResponses,
     Keyed,
+    Lister,
     LocalProvider,
     Provider,
     ProviderOptions,
@@ -47,10 +48,11 @@ from gateway.providers.beside import AsItCame, Service
 from gateway.services.models import Models
 from gateway.settings.build_models import check_discovery, models_of, sources_of
 from gateway.settings.build_routes import forwarders, passages_of, routes_of
+from gateway.settings.complaints import OptionError
 from gateway.settings.keys import VirtualKey, VirtualKeys, digest_of
 from gateway.settings.load import Loaded
 from gateway.settings.process import Process
-from gateway.settings.reach import Reach
+from gateway.settings.reach import Reach, led_astray
 from gateway.settings.schema import (
     HealthSettings,
     KeySettings,
@@ -62,6 +64,8 @@ from gateway.store.recorder import Recorder
 if TYPE_CHECKING:
     from gateway.kv.redis import RedisStore
 
+ELSEWHERE = "https://upstream.invalid"
+"""Stands for an address that only a provider knows."""
 OPERATIONS: tuple[Operation, ...] = (*sorted(ASKING), "count", "models", "responses", "admin", "invalid")
 SPENDING = (LimitsOptions, CacheOptions, CostOptions, RetryOptions)
 """Who counts, remembers or spends: has to see the whole of what is asked, so `Turns` stands before the first of them,
@@ -108,6 +112,8 @@ class Gateway(Struct, frozen=True):
     providers_on: list[str]
     providers_off: dict[str, str]
     """Those that cannot be used as configured, each with the reason."""
+    astray: dict[str, str]
+    """Providers and services to whom a proxy of the environment should lead and cannot, each with the reason."""
 
     @property
     def chain(self) -> list[str]:
@@ -176,6 +182,7 @@ def build(loaded: Loaded, process: Process) -> Gateway:
         sources=sources_of(settings, providers, process),
         providers_on=list(providers),
         providers_off=off,
+        astray=led_astray(_led_by_environment(settings, providers, process.clock), process.proxies),
     )
 
 
@@ -275,7 +282,7 @@ def _providers(loaded: Loaded) -> tuple[dict[str, Provider | LocalProvider], dic
                 _check_url(options.base_url or "https://localhost", options.headers)
                 check_discovery(options, on[name])
         except ValueError as error:
-            raise loaded.complaint(("providers", name), str(error)) from None
+            raise loaded.about(("providers", name), error) from None
         except Exception as error:
             raise loaded.complaint(("providers", name), f"cannot be built: {_said(error)}") from error
     return on, off
@@ -285,12 +292,21 @@ def _check_url(base_url: str, headers: Mapping[str, str]) -> None:
     """Refuse what no request could be sent with.
 
     Raises:
-        ValueError: the base_url is none that a path can be added to, or a header cannot be one.
+        OptionError: the base_url is none that a path can be added to, or a header cannot be one.
     """
     if re.search("[?#]", base_url):
-        raise ValueError("a base_url ends with a path, without ? and #: the paths of requests are added to it")
+        raise OptionError(
+            "base_url", "a base_url ends with a path, without ? and #: the paths of requests are added to it"
+        )
+    try:
+        target = target_of(base_url)
+    except ValueError as error:
+        raise OptionError("base_url", str(error)) from None
     lowered = {name.lower(): value for name, value in headers.items()}
-    head_of(target_of(base_url), Request(base_url, b"", lowered))
+    try:
+        head_of(target, Request(base_url, b"", lowered))
+    except ValueError as error:
+        raise OptionError("headers", str(error)) from None
 
 
 def _place(loaded: Loaded, name: str, provider: Provider | LocalProvider, process: Process) -> Place | LocalProvider:
@@ -302,7 +318,7 @@ def _place(loaded: Loaded, name: str, provider: Provider | LocalProvider, proces
         reach = Reach() if keyed is None else Reach.of(keyed)
         transport = process.transport(reach)
     except ValueError as error:
-        raise loaded.complaint(("providers", name), str(error)) from None
+        raise loaded.about(("providers", name), error) from None
     grant = grant_of(provider)
     access = None if grant is None else process.access(grant, reach)
     return Place(provider, transport, keyed is not None and keyed.traceparent, beside_chat(provider), access)
@@ -317,10 +333,23 @@ def _services(loaded: Loaded, process: Process) -> dict[str, Place | LocalProvid
             _check_url(service.base_url, headers)
             transport = process.transport(Reach.of(service))
         except ValueError as error:
-            raise loaded.complaint(("proxy", name), str(error)) from None
+            raise loaded.about(("proxy", name), error) from None
         as_it_came = AsItCame(Service(service.base_url.rstrip("/"), headers))
         places[f"proxy/{name}"] = Place(as_it_came, transport, beside_chat={"forward": as_it_came})
     return places
+
+
+def _led_by_environment(
+    settings: Settings, providers: Mapping[str, Provider | LocalProvider], clock: Clock
+) -> dict[str, str]:
+    """Return the URLs of those who have not said by which proxy they are reached."""
+    urls: dict[str, str] = {}
+    for name, provider in providers.items():
+        options = settings.providers[name]
+        if isinstance(options, Keyed) and not isinstance(provider, LocalProvider) and not options.proxy:
+            listing = provider.list_request("", clock.wall()).url if isinstance(provider, Lister) else ELSEWHERE
+            urls[name] = options.base_url or listing
+    return urls | {f"proxy/{name}": it.base_url for name, it in settings.proxy.items() if not it.proxy}
 
 
 def _price_book(settings: Settings, providers: Mapping[str, Provider | LocalProvider], process: Process) -> PriceBook:

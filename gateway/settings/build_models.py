@@ -8,6 +8,7 @@ from gateway.engine.routes import RouteTable
 from gateway.providers.base import Keyed, Lister, LocalProvider, Provider
 from gateway.services.catalogue import Catalogue
 from gateway.services.models import Models
+from gateway.settings.complaints import OptionError
 from gateway.settings.process import Process
 from gateway.settings.reach import Reach
 from gateway.settings.schema import Settings
@@ -49,9 +50,9 @@ def check_discovery(options: Keyed, provider: Provider | LocalProvider) -> None:
     """Refuse to ask a provider for its list of models that has none, or all the time.
 
     Raises:
-        ValueError: it is so.
+        OptionError: it is so.
     """
     if options.discover is not None and not isinstance(provider, Lister):
-        raise ValueError("discover: this provider has no list of models; name them under `models:`")
+        raise OptionError("discover", "this provider has no list of models; name them under `models:`")
     if options.discover is not None and options.discover < LEAST_DISCOVER_S:
-        raise ValueError(f"discover: expected at least {LEAST_DISCOVER_S:g}s, such as 1h")
+        raise OptionError("discover", f"expected at least {LEAST_DISCOVER_S:g}s, such as 1h")

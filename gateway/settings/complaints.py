@@ -48,6 +48,14 @@ class ConfigError(Exception):
         return cls([Complaint(file=file, line=0, column=0, path="", problem=problem)])
 
 
+class OptionError(ValueError):
+    """An option that turns out to be wrong when something is made of it, by whoever does not know where it stands."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(problem)
+        self.option = option
+
+
 def shown(path: Path) -> str:
     """Print a path: `models["gpt-4.1"].fallbacks[0]`."""
     text = "".join(_step(step) for step in path)

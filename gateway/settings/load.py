@@ -13,7 +13,7 @@ from gateway.middleware.base import Options
 from gateway.providers.base import ProviderOptions
 from gateway.settings import plugins
 from gateway.settings.check import Found, check
-from gateway.settings.complaints import Complaint, ConfigError, Path, near, shown
+from gateway.settings.complaints import Complaint, ConfigError, OptionError, Path, near, shown
 from gateway.settings.document import BROKEN, Complaints, Node, parse
 from gateway.settings.kinds import got
 from gateway.settings.reader import Reader
@@ -45,6 +45,10 @@ class Loaded(Struct, frozen=True):
             file=self.file, line=node.line, column=node.column, path=shown(written), problem=problem, cure=cure
         )
         return ConfigError([complaint])
+
+    def about(self, path: Path, error: ValueError) -> ConfigError:
+        """Make the error to raise when what stands at `path`, or one option of it, cannot be used."""
+        return self.complaint((*path, error.option) if isinstance(error, OptionError) else path, str(error))
 
 
 def load(text: str, *, name: str, environment: Mapping[str, str]) -> Loaded:

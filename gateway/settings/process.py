@@ -47,7 +47,7 @@ class Process:
         self.discovery = Discovery(self.clock)
         prices = shipped("config/prices.yaml")
         self.price_overrides = overrides_of(prices.read_text(), str(prices))
-        self._proxies = EnvironmentProxies(os.environ, roots)
+        self.proxies = EnvironmentProxies(os.environ, roots)
         self._transports: dict[Reach, Transport] = {}
         self._accesses: dict[tuple[Grant, Reach], Access] = {}
         self._redis: dict[str, RedisStore] = {}
@@ -62,7 +62,7 @@ class Process:
         """Return what carries requests that way, the same as long as the process lives."""
         transport = self._transports.get(reach)
         if transport is None:
-            transport = self._transports[reach] = reach.transport(self._proxies)
+            transport = self._transports[reach] = reach.transport(self.proxies)
         return transport
 
     def access(self, grant: Grant, reach: Reach) -> Access:

@@ -3,16 +3,20 @@
 import importlib
 import os
 import ssl
+from collections.abc import Mapping
 from typing import Protocol, Self
 
 import certifi
 from msgspec import Struct
 
+from gateway.core.errors import Unreachable
 from gateway.core.secret import Secret
 from gateway.engine.http1 import MOST_CONNECTIONS, NativeTransport
+from gateway.engine.outgoing import target_of
 from gateway.engine.proxies import NONE, EnvironmentProxies, Proxy, ProxyFor, directly
 from gateway.engine.transport import Transport
 from gateway.providers.base import HTTP
+from gateway.settings.complaints import OptionError
 
 
 class Reached(Protocol):
@@ -52,14 +56,14 @@ class Reach(Struct, frozen=True):
         """Return what `options` say.
 
         Raises:
-            ValueError: the proxy is none.
+            OptionError: the proxy is none.
         """
         said = options.proxy.reveal()
         if said and said != NONE:
             try:
                 Proxy.parse(said, roots)
             except ValueError as error:
-                raise ValueError(f"proxy: {error}; `{NONE}` is for none at all") from None
+                raise OptionError("proxy", f"{error}; `{NONE}` is for none at all") from None
         return cls(options.http, options.proxy, options.ca, options.max_connections)
 
     def transport(self, environment: EnvironmentProxies) -> Transport:
@@ -100,15 +104,31 @@ def roots(ca: str = "") -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=named or certifi.where())
     except OSError as error:
-        raise ValueError(_unreadable("SSL_CERT_FILE", named, error)) from None
+        raise ValueError(f"SSL_CERT_FILE: {_unreadable(named, error)}") from None
     if ca:
         try:
             context.load_verify_locations(ca)
         except OSError as error:
-            raise ValueError(_unreadable("ca", ca, error)) from None
+            raise OptionError("ca", _unreadable(ca, error)) from None
     return context
 
 
-def _unreadable(name: str, file: str, error: OSError) -> str:
+def led_astray(urls: Mapping[str, str], environment: EnvironmentProxies) -> dict[str, str]:
+    """Return whom the environment's proxy cannot lead to, each with the reason.
+
+    Args:
+        urls: of those who are reached as the environment says, by their names.
+        environment: what it says.
+    """
+    astray: dict[str, str] = {}
+    for name, url in urls.items():
+        try:
+            environment(target_of(url))
+        except Unreachable as error:
+            astray[name] = error.message
+    return astray
+
+
+def _unreadable(file: str, error: OSError) -> str:
     why = error.strerror or "it is no PEM"
-    return f"{name}: {file} has no certificates that can be read ({why})"
+    return f"{file} has no certificates that can be read ({why})"

@@ -45,6 +45,18 @@ def test_check_says_what_is_right(run):
     assert done.exit_code == 0 and "3 models, 1 keys" in done.output
 
 
+def test_check_finds_the_file_as_serve_does(run, tmp_path, monkeypatch):
+    """One way to name it for both; without a name, the file in this folder, and else the one that comes with us."""
+    assert run("check", "--config", "FILE").output == run("check", "FILE").output
+    monkeypatch.chdir(tmp_path)
+    assert run("check").output.startswith("gateway.yaml is right: 3 models")
+    run.file.unlink()
+    shipped = run("check").output
+    assert "gateway.yaml is right" in shipped and "3 models" not in shipped
+    both = run("check", "a.yaml", "--config", "b.yaml")
+    assert both.exit_code == 2 and "FILE or --config, not both" in both.output
+
+
 def test_check_says_why_a_provider_is_off(run):
     """The name alone sends its reader to look for the reason."""
     run.file.write_text(TEAM.replace("echo: {}}", "echo: {}, openai: {api_key: ''}}"))
@@ -103,6 +115,63 @@ def test_check_finds_what_no_request_could_be_sent_with(run, good, bad, words):
     done = run("check", "FILE")
     assert done.exit_code == 1 and "providers.a" in done.output and words in done.output
     assert "canary" not in done.output
+
+
+PROXIED = """
+providers:
+  far: {kind: openai, base_url: "https://far.example/v1", api_key: k}
+  also: {kind: groq, api_key: k}
+  near: {kind: ollama}
+  led: {kind: openai, base_url: "https://led.example/v1", api_key: k, proxy: "http://127.0.0.1:9"}
+  direct: {kind: openai, base_url: "https://direct.example/v1", api_key: k, proxy: none}
+  inside: {kind: openai, base_url: "https://api.inside.example/v1", api_key: k}
+  plain: {kind: openai, base_url: "http://plain.example/v1", api_key: k}
+proxy: {search: {base_url: "https://search.example"}}
+models: {fast: far/m}
+chain: [{use: retry}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [("socks5://ann:canary@p:1", "a SOCKS proxy is not supported"), ("http://ann:canary@p:port", "expected a proxy")],
+)
+def test_check_and_the_start_page_say_whom_the_environment_s_proxy_cannot_lead_to(run, monkeypatch, said, words):
+    """Whom it should, and nobody else; with the cure, and without its password."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    run.file.write_text(PROXIED)
+    assert "reached" not in run("check", "FILE").output
+    monkeypatch.setenv("HTTPS_PROXY", said)
+    monkeypatch.setenv("NO_PROXY", "inside.example")
+    done = run("check", "FILE")
+    page = start_page(Live(Text(PROXIED), Process()).gateway, "gateway.yaml", ("127.0.0.1", 8000), 1)
+    for told in (done.output, page):
+        (line,) = (line for line in told.splitlines() if "cannot be reached" in line)
+        assert line.strip(" !").startswith(f"far, also, proxy/search cannot be reached: HTTPS_PROXY: {words}")
+        assert line.endswith("NO_PROXY, or the provider's `proxy: none`, leads past it") and "canary" not in told
+    assert done.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("base_url: 127.0.0.1:1", "begins with http://"),
+        ('base_url: "http://a/v1?b"', "without ? and #"),
+        ('headers: {host: "x"}', "transport's own"),
+        ("proxy: ftp://p", "expected a proxy like"),
+        ("ca: nowhere.pem", "No such file"),
+        ("discover: 1ms", "at least 1s"),
+    ],
+)
+def test_check_shows_which_option_is_wrong_where_only_its_use_shows_it(run, option, words):
+    """A provider may have ten of them, over as many lines."""
+    run.file.write_text(f"providers:\n  a:\n    kind: openai\n    api_key: k\n    {option}\n")
+    done = run("check", "FILE")
+    name, _, _ = option.partition(": ")
+    assert done.exit_code == 1
+    assert f":5:{len(name) + 7} providers.a.{name}: " in done.output and words in done.output
 
 
 def test_check_of_no_file_is_a_sentence(run):

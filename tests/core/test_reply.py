@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from gateway.core.reply import Chunk, Chunks, Passing, Reply
+from tests.calls import chunks_of
 
 CHUNKS = (Chunk(b"a"), Chunk(b"b"), Chunk(b"c"))
 
@@ -23,7 +24,7 @@ async def test_who_asked_first_sees_a_chunk_first_and_the_others_what_is_left_of
     reply = Reply.of(*CHUNKS)
     reply.map(marks(b"1"))
     reply.map(marks(b"2"))
-    assert [chunk.data async for chunk in reply] == [b"a12", b"b12", b"c12"]
+    assert [chunk.data async for chunk in chunks_of(reply)] == [b"a12", b"b12", b"c12"]
 
 
 async def test_who_wraps_a_stream_sees_what_was_made_of_it_and_is_seen_by_those_who_ask_later():
@@ -38,7 +39,7 @@ async def test_who_wraps_a_stream_sees_what_was_made_of_it_and_is_seen_by_those_
     assert reply.rest is not None
     reply.rest = doubled(reply.rest)
     reply.map(marks(b"2"))
-    assert [chunk.data async for chunk in reply] == [b"a12", b"b1b12", b"c1c12"]
+    assert [chunk.data async for chunk in chunks_of(reply)] == [b"a12", b"b1b12", b"c1c12"]
 
 
 async def test_who_has_to_wait_for_a_chunk_holds_it_up_for_the_others():
@@ -52,7 +53,7 @@ async def test_who_has_to_wait_for_a_chunk_holds_it_up_for_the_others():
     reply = Reply.of(*CHUNKS)
     reply.see_rest(lambda chunk: late(chunk) if chunk.data == b"b" else chunk)
     reply.map(marks(b"."))
-    assert [chunk.data async for chunk in reply] == [b"a.", b"b!.", b"c."]
+    assert [chunk.data async for chunk in chunks_of(reply)] == [b"a.", b"b!.", b"c."]
     assert seen == [b"b"]
 
 

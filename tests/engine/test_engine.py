@@ -9,6 +9,7 @@ from gateway.core.middleware import chain
 from gateway.core.reply import Chunk, Reply
 from gateway.core.usage import Usage
 from gateway.engine.engine import Engine
+from tests.calls import chunks_of
 from tests.standins import PLACE, StillClock, call_of
 
 
@@ -39,7 +40,7 @@ async def outcome_of(engine, *, take=None, call=None):
     try:
         async with engine.open(call) as reply:
             seen = 0
-            async for _ in reply:
+            async for _ in chunks_of(reply):
                 seen += 1
                 if seen == take:
                     break

@@ -17,6 +17,7 @@ from gateway.engine.http1_connection import SLICE_BYTES, Connection, idle_limit_
 from gateway.engine.http1_exchange import MOST_UNREAD_BYTES, Exchange
 from gateway.engine.outgoing import target_of
 from gateway.providers.base import Request
+from tests.engine.answers import pieces_of
 from tests.engine.certs import server_context
 from tests.engine.test_transport_contract import MOST, ask, begin, chat, within
 from tests.script import Cut, Fails, Raw, Resets, ScriptedUpstream, Silent, Slow, Stalls
@@ -233,7 +234,7 @@ async def test_what_arrived_together_is_one_piece(transport: NativeTransport, up
     upstream.will(Raw(OK + b"transfer-encoding: chunked\r\n\r\n" + body, closes=False))
     response = await begin(transport, chat(upstream))
     await asyncio.sleep(0.02)
-    assert [piece async for piece in response.pieces()] == [b"abcdefgh"]
+    assert [piece async for piece in pieces_of(response)] == [b"abcdefgh"]
     response.close()
 
 
@@ -393,7 +394,7 @@ async def test_an_early_refusal_is_heard_before_its_reason(transport: NativeTran
     async with deaf(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nlo") as url:
         async with asyncio.timeout(20):  # well before the deadline, which would end the sending too
             response = await begin(transport, Request(url, b"x" * 30_000_000, {}))
-        assert (response.status, await anext(response.pieces())) == (413, b"lo")
+        assert (response.status, await anext(pieces_of(response))) == (413, b"lo")
         response.close()
 
 

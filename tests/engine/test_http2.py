@@ -16,6 +16,7 @@ from gateway.engine.http2_connection import STREAM_WINDOW_BYTES
 from gateway.engine.outgoing import USER_AGENT
 from gateway.engine.transport import Deadline, Response
 from gateway.providers.base import Request
+from tests.engine.answers import pieces_of
 from tests.engine.certs import server_context
 from tests.engine.forward_proxy import ForwardProxy
 from tests.engine.h2_server import Asked, H2Server, hello
@@ -117,7 +118,7 @@ async def test_a_stream_comes_as_it_is_said(transport: Http2Transport):
 
     async with H2Server(handler) as upstream:
         first, second = await begin(transport, upstream.url), await begin(transport, upstream.url)
-        pieces = first.pieces()
+        pieces = pieces_of(first)
         assert await anext(pieces) == b"one"
         said.set()
         assert [piece async for piece in pieces] == [b"two"]
@@ -165,7 +166,7 @@ async def test_who_leaves_resets_his_own_stream_alone(transport: Http2Transport)
 
     async with H2Server(handler) as upstream:
         stays, leaves = await begin(transport, upstream.url), await begin(transport, upstream.url)
-        await anext(leaves.pieces())
+        await anext(pieces_of(leaves))
         leaves.close()
         leaves.close()
         await upstream.until(lambda: upstream.asked[1].reset is not None)
@@ -339,7 +340,7 @@ async def test_an_upstream_that_hangs_up_breaks_what_it_carried(transport: Http2
 
     async with H2Server(handler) as upstream:
         begun = await begin(transport, upstream.url)
-        pieces = begun.pieces()
+        pieces = pieces_of(begun)
         assert await anext(pieces) == b"12345"
         asking = asyncio.ensure_future(ask(transport, upstream.url))
         await upstream.until(lambda: len(upstream.asked) == 2)

@@ -16,6 +16,7 @@ from gateway.engine.httpx_transport import HttpxTransport
 from gateway.engine.outgoing import USER_AGENT
 from gateway.engine.transport import Deadline, Response, Transport
 from gateway.providers.base import Request
+from tests.engine.answers import pieces_of
 from tests.engine.certs import server_context
 from tests.script import Busy, Cut, Pings, Raw, Resets, ScriptedUpstream, Silent, Slow, Stalls
 
@@ -72,7 +73,7 @@ async def test_a_stream_comes_as_it_is_said(transport: Transport, upstream: Scri
     """The first pieces are here long before the last is said."""
     upstream.will(Slow("one two three", between_s=0.05))
     response = await begin(transport, chat(upstream, stream=True))
-    pieces = [piece async for piece in response.pieces()]
+    pieces = [piece async for piece in pieces_of(response)]
     response.close()
     assert len(pieces) > 2
     assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
@@ -82,7 +83,7 @@ async def test_reading_can_go_on_where_an_earlier_reader_stopped(transport: Tran
     """After `[DONE]` the rest of the body is read apart, so that the connection can be kept."""
     upstream.will(Slow("one two", between_s=0.02))
     response = await begin(transport, chat(upstream, stream=True))
-    async for _ in response.pieces():
+    async for _ in pieces_of(response):
         break
     assert (await response.read(MOST)).endswith(b"data: [DONE]\n\n")
     response.close()
@@ -138,7 +139,7 @@ async def test_a_reset_in_the_body_says_how_far_it_came(transport: Transport, up
     response = await begin(transport, chat(upstream))
     got: list[bytes] = []
     with pytest.raises(Unreachable, match="after 5 bytes"):
-        async for piece in response.pieces():
+        async for piece in pieces_of(response):
             got.append(piece)
     response.close()
     assert b"".join(got) == b"12345"
@@ -199,7 +200,7 @@ async def test_silence_in_a_stream_times_out(transport: Transport, upstream: Scr
     deadline = within(30.0, "first_token")
     response = await begin(transport, chat(upstream, stream=True), deadline)
     with pytest.raises(TimedOut, match=r"timeouts\.idle "):
-        async for _ in response.pieces():
+        async for _ in pieces_of(response):
             deadline.at_s, deadline.clock = within(0.05).at_s, "idle"
     response.close()
     await upstream.until(lambda: upstream.gone)
@@ -223,7 +224,7 @@ async def test_comments_do_not_hold_up_a_clock(transport: Transport, upstream: S
     response = await begin(transport, chat(upstream, stream=True), deadline)
     deadline.at_s = within(0.1).at_s
     with pytest.raises(TimedOut, match="first_token"):
-        async for piece in response.pieces():
+        async for piece in pieces_of(response):
             assert b": ping" in piece
     response.close()
 
@@ -233,7 +234,7 @@ async def test_a_slow_reader_is_no_idle_upstream(transport: Transport, upstream:
     upstream.will(Slow("one two three four five six", between_s=0.05))
     deadline = within(30.0)
     response = await begin(transport, chat(upstream, stream=True), deadline)
-    pieces = response.pieces()
+    pieces = pieces_of(response)
     await anext(pieces)
     deadline.at_s, deadline.clock = within(0.01).at_s, "idle"
     (connection,) = upstream.connections
@@ -253,7 +254,7 @@ async def test_an_endless_answer_ends_by_the_total_clock(transport: Transport, u
     response = await begin(transport, chat(upstream), deadline)
     deadline.at_s = within(0.2).at_s
     with pytest.raises(TimedOut, match="total"):
-        async for piece in response.pieces():
+        async for piece in pieces_of(response):
             got += len(piece)
             await asyncio.sleep(0.05)
     response.close()
@@ -276,7 +277,7 @@ async def test_a_stream_that_is_let_go_of_is_closed(transport: Transport, upstre
     """Its rest is never read by the next call."""
     upstream.will(Stalls("one two", after_events=2))
     response = await begin(transport, chat(upstream, stream=True))
-    await anext(response.pieces())
+    await anext(pieces_of(response))
     response.close()
     response.close()
     await upstream.until(lambda: upstream.gone)
@@ -367,7 +368,7 @@ async def test_a_bomb_is_unpacked_only_as_far_as_it_is_read(transport: Transport
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
     upstream.will(Raw(head + packed), Raw(head + packed))
     response = await begin(transport, chat(upstream))
-    assert len(await anext(response.pieces())) <= 256 * 1024
+    assert len(await anext(pieces_of(response))) <= 256 * 1024
     response.close()
     with pytest.raises(Unreachable, match="longer"):
         await (await begin(transport, chat(upstream))).read(1_000_000)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.usage import Usage
 from gateway.middleware import rescue
-from tests.calls import a_body, a_call
+from tests.calls import a_body, a_call, chunks_of
 from tests.http.test_midstream import BREAKS, MODES, ROLE, event
 from tests.lean import Lean
 from tests.places import RETRY, places
@@ -168,7 +168,7 @@ async def test_a_client_that_leaves_at_the_joint_leaves_a_whole_account():
         asked = a_body(stream=True)
         call = a_call(clock=gateway.clock, body=asked, route=gateway.routes.find("mock"), stream=True)
         async with gateway.engine.open(call) as reply:
-            async for chunk in reply:
+            async for chunk in chunks_of(reply):
                 if b"x-gateway-seam" in chunk.data:
                     break
         first, second = (tried.usage for tried in call.receipt.tried)

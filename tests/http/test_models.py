@@ -256,7 +256,7 @@ def test_what_cannot_be_discovered_is_a_mistake_of_the_configuration(options: st
 
     text = config({"p": options})
     with pytest.raises(ConfigError, match=words):
-        build(load(text, name="gateway.yaml", environment={}), text, Process())
+        build(load(text, name="gateway.yaml", environment={}), Process())
 
 
 # ── What is known ────────────────────────────────────────────────────────────────────────────────────────────────

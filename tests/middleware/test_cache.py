@@ -24,7 +24,7 @@ from gateway.engine.engine import Engine
 from gateway.kv.memory import MemoryAnswers
 from gateway.kv.redis import RedisStore
 from gateway.middleware.cache import Cache, CacheOptions
-from tests.calls import FakeClock, a_body, a_call
+from tests.calls import FakeClock, a_body, a_call, chunks_of
 
 TEAM_A, TEAM_B = Principal("team-a", team="blue"), Principal("team-b", team="blue")
 USAGE = Usage(12, 3, cached_tokens=4)
@@ -83,7 +83,7 @@ class Room:
     async def ask(self, principal: Principal = TEAM_A, **changes: Any) -> tuple[list[Chunk], Receipt]:
         call = a_call(clock=self.clock, principal=principal, **changes)
         async with self.engine.open(call) as reply:
-            chunks = [chunk async for chunk in reply]
+            chunks = [chunk async for chunk in chunks_of(reply)]
         await self.engine.settle()
         return chunks, call.receipt
 
@@ -271,7 +271,7 @@ async def test_an_answer_whose_client_left_is_not_kept() -> None:
     room = Room()
     call = a_call(clock=room.clock, principal=TEAM_A, stream=True)
     async with room.engine.open(call) as reply:
-        async for chunk in reply:
+        async for chunk in chunks_of(reply):
             if chunk.finish_reason:
                 break
     await room.engine.settle()

@@ -13,6 +13,7 @@ from gateway.middleware.turns import Turns
 from gateway.store.memory import MemoryObjects
 from gateway.wire.openai import encode
 from gateway.wire.responses_kept import read_record
+from tests.calls import chunks_of
 from tests.standins import StillClock, call_of
 
 RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
@@ -60,7 +61,7 @@ async def told(objects, seen, *chunks, failure=None, **fields):
 
     call = a_call(len(chunks) > 1 or bool(failure), **fields)
     reply = await Turns(objects, 60.0, set())(call, answer)
-    async for chunk in reply:
+    async for chunk in chunks_of(reply):
         seen.append(chunk.data)
     return call
 
@@ -115,7 +116,7 @@ async def test_who_asks_for_a_background_response_meanwhile_does_not_keep_its_en
 
             return Reply(first, rest())
 
-        async for _ in await Turns(objects, 60.0, set())(a_call(True, background=True), answer):
+        async for _ in chunks_of(await Turns(objects, 60.0, set())(a_call(True, background=True), answer)):
             pass
         found = [read_record(kept.data) for kept in (await objects.get("response", "ann", ["resp_1"])).values()]
         assert [(one.head.status, one.unbilled) for one in found] == ([] if deletes else [("completed", False)])
