@@ -1,5 +1,7 @@
 """Azure is OpenAI at another address; what differs is in its address, its header and its first event."""
 
+import json
+
 import pytest
 
 from gateway.core.secret import Secret
@@ -37,7 +39,8 @@ def test_versions_that_do_not_know_stream_options_are_not_sent_any():
     streamed = attempt({"stream": True, "stream_options": {"include_usage": True}, "messages": []}, "m")
     assert b"stream_options" not in azure(api_version="2024-06-01").request(streamed).body
     for version in ("2024-09-01-preview", "2024-10-21", ""):
-        assert b'"include_usage":true' in azure(api_version=version).request(streamed).body
+        sent = json.loads(azure(api_version=version).request(streamed).body)
+        assert sent["stream_options"] == {"include_usage": True}
 
 
 @pytest.mark.parametrize("version", ["v1", "preview", "2024-10-21&x=y", "24-1-1"])
