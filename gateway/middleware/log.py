@@ -143,7 +143,7 @@ def _for_people(colors: bool) -> Callable[[Line | dict[str, Any]], bytes]:
 def _line_of(call: Call, receipt: Receipt, at: datetime) -> Line:
     """Return the line: what every call has, and then what this one has.
 
-    Python collects more than 15 keyword arguments in a dictionary first: with all of them at once this took twice as long.
+    Python collects more than 15 keyword arguments in a dictionary first: all of them at once took twice as long.
     """
     tried, principal, answered_by = receipt.tried, receipt.principal, receipt.answered_by
     line = Line(
