@@ -129,7 +129,8 @@ class Exchange(Struct):
         receipt.completion_chars += len(chunk.text) + chunk.unseen
         if chunk.usage is not None:
             receipt.usage = chunk.usage
-        receipt.skipped += chunk.skipped
+        if chunk.skipped:
+            receipt.skipped += chunk.skipped
         if chunk.finish_reason:
             receipt.finish_reason = chunk.finish_reason
         return chunk

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
+from msgspec.structs import replace
+
 from gateway.core.call import ASKING, EVERY, Call, Operation
 from gateway.core.errors import Forbidden, Unauthorized
 from gateway.core.middleware import Handler
@@ -79,7 +81,7 @@ class Auth:
         call.receipt.principal = principal
         if (call.operation in ASKING or call.operation == "count") and not principal.may_use(call.model):
             raise Forbidden(_not_allowed(principal, call.model), param="model", code="model_not_allowed")
-        return await next(call.but(principal=principal))
+        return await next(replace(call, principal=principal))
 
     async def _otherwise(self, secret: str) -> Principal:
         """Return whom what is no key of ours speaks of."""

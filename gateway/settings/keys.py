@@ -56,7 +56,7 @@ class VirtualKeys:
         Raises:
             Unauthorized: its time is over.
         """
-        digest = hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
+        digest = _digest(secret)
         key = self._keys.get(digest)
         if key is None or not hmac.compare_digest(key.digest, digest):
             return None
@@ -82,7 +82,11 @@ def digest_of(written: str) -> bytes:
     if not written:
         raise ValueError("the key is empty: is its environment variable set?")
     if not written.startswith(HASHED):
-        return hashlib.sha256(written.encode(errors="surrogateescape")).digest()
+        return _digest(written)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", written.removeprefix(HASHED)):
         raise ValueError("expected 64 hexadecimal digits after `sha256:`, as `sha256sum` prints them")
     return bytes.fromhex(written.removeprefix(HASHED))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
