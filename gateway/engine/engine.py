@@ -15,7 +15,7 @@ from gateway.core.call import ASKING, Call, Operation
 from gateway.core.errors import GatewayError, Refused, Stopped, UpstreamFailed
 from gateway.core.middleware import Handler
 from gateway.core.receipt import Outcome, Receipt
-from gateway.core.reply import Chunk, Passing, Reply
+from gateway.core.reply import Chunk, Reply, Seen
 from gateway.core.usage import Usage
 from gateway.wire.estimate import request_tokens, text_tokens
 
@@ -157,7 +157,7 @@ class Exchange(Struct):
 
 def _is_over(reply: Reply | None) -> bool:
     """Tell whether every chunk of a stream was taken, whatever came after it."""
-    return reply is not None and isinstance(reply.rest, Passing) and reply.rest.ended
+    return reply is not None and isinstance(reply.rest, Seen) and reply.rest.ended
 
 
 def _outcome(error: BaseException | None, reply: Reply | None) -> Outcome:

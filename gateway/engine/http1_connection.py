@@ -214,6 +214,7 @@ class Connection(asyncio.Protocol):
             return
         before, room = exchange.received, MOST_HEAD_BYTES - self._quiet_bytes
         self._quiet_bytes += len(data)
+        damage: Exception | None = None
         try:
             if exchange.begun or len(data) <= room:
                 parser.feed_data(data)
@@ -224,11 +225,14 @@ class Connection(asyncio.Protocol):
         except HttpParserCallbackError:
             raise  # a bug of ours: asyncio logs it and closes the connection
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._hand_on(exchange)
-            self._fail(exchange, self._broken or "the upstream's answer is no HTTP/1.1", error)
-            return
+            damage = error
         if self._body:
-            self._hand_on(exchange)
+            if not exchange.ended and not self._broken:
+                exchange.take(self._body)
+            self._body.clear()  # what comes behind an end is nobody's
+        if damage is not None:
+            self._fail(exchange, self._broken or "the upstream's answer is no HTTP/1.1", damage)
+            return
         if exchange.received != before:
             self._quiet_bytes = 0
         elif self._quiet_bytes > MOST_HEAD_BYTES and not exchange.ended:
@@ -311,14 +315,9 @@ class Connection(asyncio.Protocol):
         if exchange is not None and self._parser is not None and not exchange.ended and not self._broken:
             self._keep = self._parser.should_keep_alive()
             if self._body:
-                self._hand_on(exchange)
+                exchange.take(self._body)
+                self._body.clear()
             exchange.end()
-
-    def _hand_on(self, exchange: Exchange) -> None:
-        """Hand on what has come of the body; what comes behind its end is nobody's."""
-        if not exchange.ended and not self._broken:
-            exchange.take(self._body)
-        self._body.clear()
 
     # ── Endings ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -99,7 +99,22 @@ class Exchange:
             if self.ended:
                 return b""
             await self.wait()
-        return self._all_unread()
+        parts, unread = self._parts, self.unread
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.unread = 0
+        connection = self.connection
+        if connection is not None:
+            # An upstream that is faster than its reader never makes us wait, so `total` has to be looked at here.
+            # Others are about the upstream's silence: what it has said is not late because its reader was slow.
+            deadline = self._deadline
+            if deadline.clock not in SILENCE and deadline.at_s <= self._loop.time():
+                self.fail(timed_out(deadline.clock))
+                assert self.failure is not None
+                raise self.failure
+            if unread > MOST_UNREAD_BYTES:
+                connection.listen()
+        return data
 
     async def read(self, most: int) -> bytes:
         """Return the whole body, of at most `most` bytes."""
@@ -227,24 +242,6 @@ class Exchange:
                 self.fail(timed_out(self._deadline.clock))
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _all_unread(self) -> bytes:
-        parts = self._parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        paused, self.unread = self.unread > MOST_UNREAD_BYTES, 0
-        connection = self.connection
-        if connection is not None:
-            # An upstream that is faster than its reader never makes us wait, so `total` has to be looked at here.
-            # Others are about the upstream's silence: what it has said is not late because its reader was slow.
-            deadline = self._deadline
-            if deadline.clock not in SILENCE and deadline.at_s <= self._loop.time():
-                self.fail(timed_out(deadline.clock))
-                assert self.failure is not None
-                raise self.failure
-            if paused:
-                connection.listen()
-        return data
 
     def _ring_at(self, at_s: float) -> None:
         if at_s <= self._loop.time():

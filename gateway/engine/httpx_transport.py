@@ -239,6 +239,8 @@ class HttpxResponse:
 
     def drain(self, within_s: float) -> None:
         """Have it read to its end in a task, if that comes soon."""
+        if self._lane is None:
+            return
         self._deadline.at_s = asyncio.get_running_loop().time() + within_s
         self._draining = asyncio.ensure_future(self._drain())
 

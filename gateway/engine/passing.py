@@ -25,12 +25,12 @@ NEVER_BACK = frozenset(
 said by ourselves."""
 
 
-DRAIN_S = 0.25
-"""How long the end of a finished answer's body is waited for, off the client's path, to keep the connection."""
 BODILESS = (204, 304)
 """Statuses without a body, whatever length the head says that one would have."""
 MOST_MASKED_BYTES = 64 * 1024
 """Of an error. A longer one is no error message."""
+DRAIN_S = 0.25
+"""How long the end of a finished answer's body is waited for, off the client's path, to keep the connection."""
 
 
 A_DIALECT = "a provider that speaks OpenAI's dialect"

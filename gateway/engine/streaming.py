@@ -5,13 +5,12 @@ within one another, because what wakes it goes through each of them: at one even
 """
 
 from collections import deque
-from typing import Self
 
 from msgspec.structs import replace
 
 from gateway.core.call import Attempt
 from gateway.core.errors import Broke, Unreachable, UpstreamFailed
-from gateway.core.reply import Chunk, Reply
+from gateway.core.reply import Chunk, Reply, Seen
 from gateway.core.usage import Usage
 from gateway.engine.engine import IN_TOKENS, estimated_usage
 from gateway.engine.passing import Lent
@@ -32,24 +31,11 @@ async def streamed(attempt: Attempt, reader: Reader, lent: Lent, patience: Patie
     return Reply(await chunks.first(), chunks)
 
 
-class Streamed:
+class Streamed(Seen):
     """The chunks as they come, and the usage by estimate if the upstream never says it."""
 
-    __slots__ = (
-        "_attempt",
-        "_begun",
-        "_ended",
-        "_given",
-        "_lent",
-        "_patience",
-        "_reader",
-        "_ready",
-        "_response",
-        "_spoke",
-        "_tried",
-    )
-
     def __init__(self, attempt: Attempt, reader: Reader, lent: Lent, patience: Patience) -> None:
+        super().__init__()
         self._attempt = attempt
         self._tried = attempt.tried
         self._reader = reader
@@ -80,12 +66,8 @@ class Streamed:
                 silent.append(chunk)
         raise Broke("the upstream's stream ended before it said anything")
 
-    def __aiter__(self) -> Self:
-        """Return itself."""
-        return self
-
     async def __anext__(self) -> Chunk:
-        """Return the next chunk.
+        """Return the next chunk, when everybody has seen it.
 
         Raises:
             Broke: there should be one, and something was said before.
@@ -101,6 +83,7 @@ class Streamed:
         try:
             while not self._ready:
                 if self._ended:
+                    self.ended = True
                     raise StopAsyncIteration
                 try:
                     if not reader.finished:
@@ -131,10 +114,14 @@ class Streamed:
         tried.chars += len(chunk.text) + chunk.unseen
         if chunk.usage is not None:
             tried.usage = chunk.usage
+        for sees in self._seen_by:
+            seen = sees(chunk)
+            chunk = seen if isinstance(seen, Chunk) else await seen
         return chunk
 
     async def aclose(self) -> None:
-        """Take no more of it."""
+        """Take no more of it, and let go of those who looked on: some of them hold the reply."""
+        self._seen_by.clear()
         self._close()
 
     def _end(self) -> list[Chunk]:

@@ -128,14 +128,14 @@ class Alike:
 
     def __init__(self) -> None:
         self._lessons = LESSONS
-        self.forget()
-
-    def forget(self) -> None:
-        """Know nothing of the events to come."""
         self._before = b""
         self._behind = b""
         """What follows the quote behind the text, up to the padding; empty: there is nothing to go by."""
         self._padded = False
+
+    def forget(self) -> None:
+        """Know nothing of the events to come."""
+        self._behind = b""
 
     def learn(self, event: bytes, text: str) -> None:
         """Take an event that can go on as it came, and says this text and nothing else, as like those to come."""

@@ -34,6 +34,8 @@ class ChatReader:
 
     def __init__(self, attempt: Attempt, vendor: Vendor) -> None:
         self._splitter = sse.Splitter()
+        self._between = True
+        """An event would begin with what comes next."""
         self._alike = Alike()
         self._mender = StreamMender(attempt, vendor)
         self._top = b""
@@ -59,7 +61,7 @@ class ChatReader:
         """
         if self._failure is not None:
             raise self._failure
-        if data.startswith(b"data: ") and data.endswith(b"\n\n") and self._splitter.is_between():
+        if self._between and data.startswith(b"data: ") and data.endswith(b"\n\n"):
             text = self._alike.text_in(data[6:-2])
             if text:
                 return [Chunk(data, text)]
@@ -67,6 +69,7 @@ class ChatReader:
             events = self._splitter.feed(data)
         except sse.EventTooLong as error:
             raise Unreachable(f"the upstream sent {error}") from None
+        self._between = self._splitter.is_between()
         if not self._begun:
             self._begun = bool(events)
             self._top = (self._top + data)[:MOST_HEAD_BYTES]

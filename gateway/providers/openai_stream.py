@@ -1,5 +1,6 @@
 """The events of a stream in OpenAI's dialect that need a second look: beginnings, ends, usage, errors, quirks."""
 
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
@@ -26,6 +27,8 @@ from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.vendors import Vendor
 
 _encode = msgspec.json.Encoder().encode
+
+_finish = attrgetter("finish")
 
 CALLED = ("tool_calls", "function_call")
 """Finish reasons of answers that are calls."""
@@ -60,7 +63,7 @@ class StreamMender:
         choices = self.choices
         if not choices or len(choices) < self._asked or self._unmoderated:
             return False
-        return all(choice.finish for choice in choices.values())
+        return all(map(_finish, choices.values()))
 
     @property
     def straight(self) -> bool:

@@ -31,6 +31,8 @@ def must_be_exact(attempt: Attempt, *, calls_come_whole: bool) -> bool:
     """
     if calls_come_whole and "tools" in attempt.body.fields:
         return True
+    if "response_format" not in attempt.body.fields:
+        return False
     try:
         asked = attempt.body.get("response_format", _Format | None)
     except UNREADABLE:

@@ -291,7 +291,7 @@ async def test_what_says_nothing_more_is_read_to_its_end_and_nobody_waits(
     """The connection is used again when the last bytes have come, and by nobody before."""
     upstream.will(Slow("one two three", between_s=0.02), "Hello")
     response = await begin(one_at_a_time, chat(upstream, stream=True))
-    await anext(response.pieces())
+    await response.more()
     response.drain(60.0)
     assert b"Hello" in await ask(one_at_a_time, chat(upstream))
     assert upstream.accepted == 1
@@ -303,7 +303,7 @@ async def test_what_says_nothing_more_is_closed_when_its_end_does_not_come(
     """Some servers never end a body; their connection, and its place, are not held for that."""
     upstream.will(Stalls("one two", after_events=2), "Hello")
     response = await begin(one_at_a_time, chat(upstream, stream=True))
-    await anext(response.pieces())
+    await response.more()
     response.drain(0.05)
     assert b"Hello" in await ask(one_at_a_time, chat(upstream))
     assert upstream.accepted == 2
