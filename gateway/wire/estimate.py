@@ -32,6 +32,8 @@ _NOT_LEADING = bytes(range(0xC0))
 """ASCII, and the bytes of a UTF-8 character behind its first."""
 _NOT_ASCII = bytes(range(0x80, 0x100))
 _ATTACHMENT = re.compile(rb'(?:"data:[^",]{0,200};base64,|"data"\s{0,9}:\s{0,9}")')
+_MARK = re.compile(rb'"(?:role|url)"')
+"""What a text is searched for, in one go: by its quotation marks, of which it has few."""
 _LINKED_IMAGE = re.compile(rb'"url"\s{0,9}:\s{0,9}"https?:')
 
 
@@ -54,9 +56,10 @@ def prompt_tokens(messages: bytes) -> int:
         text, length, attachments = messages, len(messages), 0
     else:
         text, length, attachments = _without_attachments(messages)
-    count = text.count(b'"role"')
+    marks = _MARK.findall(text)
+    count = marks.count(b'"role"')
     said = max(0.0, _tokens(text) - count * (_MESSAGE_SYNTAX // CHARS_A_TOKEN)) + count * TOKENS_A_MESSAGE
-    if b'"url"' in text:
+    if b'"url"' in marks:
         attachments += len(_LINKED_IMAGE.findall(text))
     return round(said * (length / len(text) if text else 0)) + attachments * TOKENS_AN_ATTACHMENT
 
