@@ -43,6 +43,7 @@ def config_of(live: Live) -> uvicorn.Config:
     """Return how uvicorn serves the configuration that `live` holds."""
     return uvicorn.Config(
         make_app(live),
+        interface="asgi3",
         http=ClientProtocol,
         ws="none",
         proxy_headers=False,  # nothing goes by the client's address, but that operators are on this very machine

@@ -5,7 +5,7 @@ what clients make up does not become a time series.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -49,28 +49,30 @@ class Observed:
         self._live = live
         self._now = live.clock.now
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass one request on.
+
+        Returns what is to be awaited, and waits for nothing itself: whoever waits in between is resumed with each event
+        of a stream.
+        """
         if scope["type"] != "http":  # the lifespan, which is no request
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         request: Any = scope
         cycle: Cycle = request["extensions"][CLIENT]
         began_s = self._now()
+        cycle.ended = partial(self._count, request, cycle, began_s)
         path = request["path"]
         call = self._calls.get(path)
-        try:
-            if call is None:
-                await self._app(scope, receive, partial(self._send, cycle, began_s))
-            else:
-                request["path_template"] = path
-                await call(scope, receive, send)
-        finally:
-            requests, taken = _counted(
-                request["method"], request.get("path_template", "unmatched"), cycle.status or 500
-            )
-            requests.n += 1
-            taken.see(self._now() - began_s)
+        if call is None:
+            return self._app(scope, receive, partial(self._send, cycle, began_s))
+        request["path_template"] = path
+        return call(scope, receive, send)
+
+    def _count(self, request: Any, cycle: Cycle, began_s: float) -> None:
+        path = request.get("path_template", "unmatched")
+        requests, taken = _counted(request["method"], path, cycle.status or 500)
+        requests.n += 1
+        taken.see(self._now() - began_s)
 
     async def _send(self, cycle: Cycle, began_s: float, message: Any) -> None:
         """Send a part of an answer that no call stands behind; its head says so, of a receipt that stayed empty."""

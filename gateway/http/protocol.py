@@ -185,7 +185,7 @@ class Cycle:
 
     __slots__ = (
         *("_bodiless", "_chunked", "_chunks", "_client", "_departed", "_flow", "_left", "_owes_leave", "_transport"),
-        *("_unsent", "_untouched", "body", "disconnected", "end_unsaid", "is_late", "keep_alive", "more_body"),
+        *("_unsent", "_untouched", "body", "disconnected", "end_unsaid", "ended", "is_late", "keep_alive", "more_body"),
         *("receiving", "response_complete", "status", "task"),
     )
 
@@ -205,6 +205,8 @@ class Cycle:
         """The body has ended, and nobody has received that yet."""
         self.receiving: asyncio.Event | None = None
         """To be set when there is something to receive, if anybody ever waited for that."""
+        self.ended: Callable[[], object] | None = None
+        """To be called when whoever answers is done, however it ended."""
         self.task: asyncio.Task[None]
         self._client = client
         self._transport: Any = client.transport
@@ -236,8 +238,10 @@ class Cycle:
                 await self._fail()
         finally:
             client.tasks.discard(self.task)
+            if self.ended is not None:
+                self.ended()
             del self._client  # or a connection and its last request would hold each other
-            self._departed = None
+            self._departed = self.ended = None
 
     async def _fail(self) -> None:
         if self.status:

@@ -343,6 +343,27 @@ async def test_a_client_that_leaves_after_its_answer_disturbs_nobody():
     assert not told
 
 
+@pytest.mark.parametrize("how", ["answered", "fails", "left unanswered", "cut"])
+async def test_what_is_to_be_done_at_the_end_is_done_once(how):
+    """However it ends, and when it is known what the client was told."""
+    statuses = []
+
+    async def app(scope, receive, send):
+        cycle = scope["extensions"][CLIENT]
+        cycle.ended = lambda: statuses.append(cycle.status)
+        match how:
+            case "answered":
+                await plain(scope, receive, send)
+            case "fails":
+                raise ZeroDivisionError
+            case "cut":
+                asyncio.current_task().cancel()
+                await asyncio.sleep(60)
+
+    await said(app, LAST)
+    assert statuses == [200 if how == "answered" else 500]
+
+
 async def test_one_request_forgets_for_itself_and_not_for_the_next():
     """Of two that came together the first may still be tidying up when the second has begun."""
     second, tidied, told = Departing(), asyncio.Event(), []
