@@ -1,6 +1,7 @@
-"""A streamed answer's clocks where its upstream never keeps us waiting: each event is there before any wait is over."""
+"""An answer's clocks where its upstream never keeps us waiting: each piece is there before any wait is over."""
 
 import asyncio
+from typing import Self
 
 import pytest
 
@@ -9,8 +10,9 @@ from gateway.core.route import Deployment, Timeouts
 from gateway.engine.passing import Lent
 from gateway.engine.patience import Patience
 from gateway.engine.streaming import streamed
+from gateway.engine.upstream import Place, Upstream
 from gateway.providers.openai import OpenAIOptions
-from tests.calls import chunks_of
+from tests.calls import a_body, chunks_of
 from tests.standins import StillClock, call_of, hastily
 
 PING = b": ping\n\n"
@@ -25,6 +27,8 @@ ENOUGH = 100
 class Chatter:
     """A body of which something always comes in time, so that no wait for it finds its deadline passed."""
 
+    status = 200
+    ended = False
     headers = {"content-type": "text/event-stream"}  # noqa: RUF012 as of every answer
 
     def __init__(self, *events: bytes) -> None:
@@ -35,6 +39,17 @@ class Chatter:
         await asyncio.sleep(EVERY_S)
         assert self.left, "it was listened to until it had no more to say"
         return self.left.pop(0)
+
+    def whole(self) -> None:
+        """Nothing is here yet."""
+        return
+
+    def close(self) -> None:
+        """It is let go of."""
+
+    async def send(self, *_: object, **__: object) -> Self:
+        """It is the transport too: there is but this answer."""
+        return self
 
 
 def told(response, story, **timeouts):
@@ -74,4 +89,21 @@ def test_an_upstream_that_has_spoken_and_then_only_says_that_it_is_there_is_idle
                 pass
 
     told(response, story, idle_s=CLOCK_S)
+    assert len(response.left) >= ENOUGH - CLOCK_S / EVERY_S - 1, "it was heard for longer than the clock"
+
+
+def test_an_upstream_of_whose_whole_answer_only_blank_lines_come_is_idle():
+    """They are sent so that nobody in between hangs up; we have a clock."""
+    response = Chatter(b'{"id":', *[b"\n"] * ENOUGH)
+    response.headers = {"content-type": "application/json"}
+
+    async def story():
+        clock, place = StillClock(), Deployment("p/m", "p", "m", timeouts=Timeouts(idle_s=CLOCK_S))
+        call = call_of(clock, body=a_body(), deadline_s=clock.now() + 10 * ENOUGH)
+        upstream = Upstream({"p": Place(OpenAIOptions(kind="openai").build("p"), response)})
+        with pytest.raises(TimedOut, match=r"timeouts\.idle has passed"):
+            async with call.attempt(place) as attempt:
+                await upstream(attempt)
+
+    hastily(story())
     assert len(response.left) >= ENOUGH - CLOCK_S / EVERY_S - 1, "it was heard for longer than the clock"
