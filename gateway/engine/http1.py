@@ -95,9 +95,11 @@ class NativeTransport:
                     connection = await origin.connect(connect_s, deadline)
                 if (sending := connection.ask(exchange, head, body)) is not None:
                     await sending
-                while not (exchange.begun or exchange.stale):
+                while not exchange.begun:
                     if exchange.failure is not None:
                         raise exchange.failure
+                    if exchange.stale:
+                        break
                     await exchange.wait()
                 if exchange.begun:
                     break

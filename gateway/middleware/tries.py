@@ -94,14 +94,15 @@ class Tries:
 
     def first(self) -> Place | None:
         """Return the best place of all, if it may be asked at once; `None`: see `next_place`."""
-        for deployment in self._unseen:
-            place = Place(deployment)
-            self._seen.append(place)
-            if self._means.fleet.is_free(deployment.name):
-                self.left -= 1
-                return place
-            break
-        return None
+        deployment = next(self._unseen, None)
+        if deployment is None:
+            return None
+        place = Place(deployment)
+        self._seen.append(place)
+        if not self._means.fleet.is_free(deployment.name):
+            return None
+        self.left -= 1
+        return place
 
     async def next_place(self, failure: UpstreamFailed | None = None) -> Place:
         """Return whom to ask now, when the time has come.

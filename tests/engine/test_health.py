@@ -60,6 +60,21 @@ def test_so_many_failures_in_a_row_and_it_rests():
     assert rig.fleet.rest(B.name) is None
 
 
+async def test_whoever_may_be_asked_without_leave_is_free():
+    """Most calls look no further. Who asked for patience is free when that has passed; who rested, when it answers."""
+    rig = Rig(failures=2)
+    assert rig.fleet.is_free(A.name)
+    rig.begin().fails(retry_after_s=7)
+    assert not rig.fleet.is_free(A.name)
+    rig.pass_time(7)
+    assert rig.fleet.rest(A.name) is None
+    assert rig.fleet.is_free(A.name)
+    rig.fail(1)
+    assert not rig.fleet.is_free(A.name)
+    (await rig.tried()).answers()
+    assert rig.fleet.is_free(A.name)
+
+
 def test_a_call_counts_once():
     """One poisonous request, asked five times over, is one failure: it must not rest a deployment for everybody."""
     rig = Rig(failures=2, of_at_least=2)
