@@ -28,8 +28,8 @@ from gateway.providers.openai_usage import mend_usage, usage_of
 from gateway.providers.responses import ResponseDecoder, native_body, used_in, whole_response
 from gateway.providers.vendors import Vendor, name_at, vendor, vendor_at, vendor_names
 
-COUNTS = (b'{"include_usage":true}', b'{"include_usage": true}')
-"""`stream_options` that say no more than what is asked for anyway."""
+COUNTS = b'{"include_usage":true}'
+"""`stream_options` that say what is asked for anyway, and as it is written here."""
 
 
 class OpenAIOptions(Keyed, frozen=True, kw_only=True):
@@ -123,7 +123,7 @@ class OpenAI:
             changes |= row.renamed(fields)
         if row.stream_options == "refused":
             changes["stream_options"] = None
-        elif attempt.stream and bytes(fields.get("stream_options", b"")) not in COUNTS:
+        elif attempt.stream and bytes(fields.get("stream_options", b"")) != COUNTS:
             changes["stream_options"] = {**_options(attempt), "include_usage": True}
         if row.wants_reasoning or row.tool_call_ids == "nine":
             changes["messages"] = _with_calls_as_wanted(attempt, row)
