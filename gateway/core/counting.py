@@ -9,6 +9,7 @@ The thread of the event loop alone counts, and whichever thread scrapes hands on
 was counted, and only the difference goes on, so the two need no lock between them.
 """
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from threading import Lock
@@ -23,6 +24,8 @@ from gateway.core.resources import Clock
 
 EVERY_S = 1.0
 """How old the numbers of other workers may be."""
+
+log = logging.getLogger("gateway")
 
 
 class _Value(Protocol):
@@ -67,10 +70,10 @@ class Count:
 
     def hand_on(self) -> None:
         """Hand on what came since the last time."""
-        n = self.n
-        if n != self._handed:
-            self._series.inc((n - self._handed) / self._per)
+        n, handed = self.n, self._handed
+        if n != handed:
             self._handed = n
+            self._series.inc((n - handed) / self._per)
 
 
 class Spread:
@@ -139,10 +142,13 @@ _handing_on = Lock()
 
 
 def hand_on() -> None:
-    """Hand on all that was counted so far; any thread may."""
+    """Hand on all that was counted so far; any thread may. A bug in what one series counts holds up no other."""
     with _handing_on:
         for series in _counted:
-            series.hand_on()
+            try:
+                series.hand_on()
+            except (ValueError, OverflowError):  # a counter that went back, a number that no float can be
+                log.exception("what was counted since the last scrape is left out of one series of /metrics")
 
 
 async def keep_handing_on(clock: Clock) -> None:

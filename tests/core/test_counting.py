@@ -113,3 +113,17 @@ async def test_where_workers_write_for_one_another_each_hands_on_by_itself(regis
     count.n += 1
     await process.close()
     assert registry.get_sample_value("calls_total") == 3
+
+
+@pytest.mark.parametrize("n", [-1, 10**400], ids=["back", "endless"])
+def test_a_series_that_cannot_be_told_holds_up_no_other(registry, caplog, n):
+    """A bug in one place must not take every metric away; it is told once, with its traceback, and then is over."""
+    broken = Count(Counter("broken", "What goes back.", registry=registry))
+    after = Count(Counter("after", "Counted behind it.", registry=registry))
+    broken.n, after.n = n, 1
+    hand_on()
+    broken.n += 2
+    hand_on()
+    assert registry.get_sample_value("broken_total") == 2
+    assert registry.get_sample_value("after_total") == 1
+    assert caplog.text.count("is left out of one series") == 1
