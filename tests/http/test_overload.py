@@ -5,6 +5,7 @@ import json
 import statistics
 from collections import Counter
 
+import httpx
 import pytest
 from prometheus_client.registry import REGISTRY
 
@@ -293,3 +294,13 @@ async def test_at_three_times_the_capacity_goodput_holds(upstream, tmp_path):
     refused, served = (statistics.median(s for status, s in answers if status == one) for one in (503, 200))
     assert refused < served, "a refusal is early, or it is worth nothing"
     assert 0 < lines <= took_s + 1
+
+
+def test_refusals_are_shown_before_there_is_one(tmp_path):
+    """An alert goes by how much a series rose: the first rise of one that was not there is seen by nobody."""
+    (tmp_path / "gateway.yaml").write_text("providers: {echo: {}}\nmodels: {echo: echo/echo}\n")
+    with started(tmp_path) as gateway:
+        gateway.until_ready()
+        page = httpx.get(f"{gateway.url}/metrics", trust_env=False, timeout=60).text
+    for reason in admission.REASONS:
+        assert f'gateway_calls_refused_total{{reason="{reason}"}} 0.0\n' in page

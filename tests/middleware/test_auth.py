@@ -3,6 +3,7 @@
 import json
 import sys
 from base64 import urlsafe_b64encode
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
@@ -95,6 +96,15 @@ async def test_no_key_and_a_wrong_key_are_told_the_cure_without_the_secret():
     assert await house.refusal("sk-mistyped-secret-9876") == "no such API key: sk-…9876"
     assert await house.refusal("sk-short-one") == "no such API key"
     assert masked("x" * 12) == ""
+
+
+async def test_the_digest_of_an_empty_secret_lets_nobody_in():
+    """It is what `sha256sum` makes of an unset variable: whoever sends no key would be let in by it."""
+    house = House()
+    nothing = VirtualKey(digest_of(f"sha256:{sha256(b'').hexdigest()}"), TEAM_A)
+    resources: Any = SimpleNamespace(keys=VirtualKeys([nothing], house.clock), clock=house.clock)
+    house.room = AuthOptions().build(resources)
+    assert await house.refusal("") == "no API key: send `Authorization: Bearer <key>`"
 
 
 async def test_a_model_that_is_not_the_callers_is_refused_naming_those_that_are():
