@@ -10,6 +10,8 @@ from gateway.providers.vendors import Vendor
 NANO = 10**9
 CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 """What some call the `cached_tokens` of `prompt_tokens_details`."""
+MOST_NUSD = 10**6 * NANO
+"""Nobody is charged a million dollars for one call."""
 TICKS_A_NANO_DOLLAR = 10
 """xAI counts cost in ticks: 10⁻¹⁰ dollars each."""
 
@@ -118,8 +120,9 @@ def _is_number(said: object) -> bool:
     return isinstance(said, int | float) and not isinstance(said, bool)
 
 
-def _rounded(nano_dollars: Decimal) -> int:
-    return int(nano_dollars.to_integral_value())
+def _rounded(nano_dollars: Decimal) -> int | None:
+    """Return a cost; `None` where it cannot be one."""
+    return int(nano_dollars.to_integral_value()) if 0 <= nano_dollars <= MOST_NUSD else None
 
 
 def _part(used: dict[str, Any], name: str) -> dict[str, Any]:
