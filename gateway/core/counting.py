@@ -9,6 +9,7 @@ The thread of the event loop alone counts, and whichever thread scrapes hands on
 was counted, and only the difference goes on, so the two need no lock between them.
 """
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from threading import Lock
@@ -23,6 +24,8 @@ from gateway.core.resources import Clock
 
 EVERY_S = 1.0
 """How old the numbers of other workers may be."""
+
+log = logging.getLogger("gateway")
 
 
 class _Value(Protocol):
@@ -67,10 +70,14 @@ class Count:
 
     def hand_on(self) -> None:
         """Hand on what came since the last time."""
-        n = self.n
-        if n != self._handed:
-            self._series.inc((n - self._handed) / self._per)
-            self._handed = n
+        n, handed = self.n, self._handed
+        if n == handed:
+            return
+        self._handed = n  # before: what is not taken is not offered again
+        try:
+            self._series.inc((n - handed) / self._per)
+        except (ValueError, OverflowError):  # a counter that would go down; more than a float holds
+            log.exception("%s does not take what was counted; it is lost", self._series)
 
 
 class Spread:

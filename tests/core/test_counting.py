@@ -96,6 +96,20 @@ def test_nothing_is_lost_while_others_scrape(registry):
     assert registry.get_sample_value("took_sum") == 190_000
 
 
+@pytest.mark.parametrize("nonsense", [-1, 10**400], ids=["less", "too much"])
+def test_a_number_that_a_metric_does_not_take_holds_up_no_other(registry, caplog, nonsense):
+    """It is told once and forgotten; or one number of one upstream would end all scrapes until the next start."""
+    bad = Count(Counter("bad", "Refused.", registry=registry))
+    good = Count(Counter("good", "Taken.", registry=registry))
+    bad.n += nonsense
+    good.n += 1
+    hand_on()
+    bad.n += 2
+    hand_on()
+    assert (registry.get_sample_value("good_total"), registry.get_sample_value("bad_total")) == (1, 2)
+    assert [record.message for record in caplog.records] == ["counter:bad does not take what was counted; it is lost"]
+
+
 async def test_where_workers_write_for_one_another_each_hands_on_by_itself(registry, monkeypatch, tmp_path):
     """And at the stop, what came since the last time."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
