@@ -18,6 +18,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
+from bench.tools import redis_program
+
 KEY = "bench-key-0123456789abcdef0123456789abcdef"
 EVENT = json.dumps({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [
     {"index": 0, "delta": {"content": "word "}, "finish_reason": None}]})  # fmt: skip
@@ -36,7 +38,7 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
     parser.add_argument("what", choices=["streams", "workers"])
-    parser.add_argument("--redis-server", default="redis-server", help="the binary of Redis, or of a server like it")
+    parser.add_argument("--redis-server", default=str(redis_program()), help="default: the one in .venv")
     parser.add_argument("--seconds", type=float, default=2.5, help="of load, each time")
     parser.add_argument("--streams", type=int, nargs="*", default=[100, 500, 1000])
     parser.add_argument("--every", type=float, default=0.2, help="seconds between two events of a stream")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -150,9 +151,10 @@ async def _watch(file: File, live: Live) -> None:
 
 
 async def _stop_when_orphaned(server: Server) -> None:
-    """Stop when the supervisor is gone, however it went: no worker outlives it."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 no event tells of a parent's death everywhere
+    """Stop when the supervisor is gone, however it went and however early: no worker outlives it."""
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None, "a worker was started by one"
+    while os.getppid() == supervisor.pid:  # noqa: ASYNC110 no event tells of a parent's death everywhere
         await asyncio.sleep(1.0)
     server.drain()
 

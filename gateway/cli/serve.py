@@ -7,6 +7,7 @@ of them, so the folder must be there before it does.
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
@@ -33,7 +34,11 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int,
 
 @contextlib.contextmanager
 def _shared_folder() -> Generator[Path]:
-    """Make a folder that only we can read, in which the processes of one gateway meet; metrics go into it."""
+    """Make a folder that only we can read, in which the processes of one gateway meet; metrics go into it.
+
+    It goes however this ends; told to stop before the supervisor is there to hear it, we leave at once.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as name:
         metrics = Path(name) / "metrics"
         metrics.mkdir()

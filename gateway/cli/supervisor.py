@@ -139,7 +139,11 @@ class Supervisor:
                 lived_s = time.monotonic() - self._started_s.pop(pid)
                 time.sleep(max(0.0, RESTART_PAUSE_S - lived_s))
         while len(self._workers) < self._count:
-            self._start()
+            try:
+                self._start()
+            except OSError as error:  # no room for a process
+                log.error("no worker can be started (%s); it is tried again", error.strerror)
+                return
 
     def _start(self) -> None:
         place = min(set(range(self._count)) - set(self._places.values()))

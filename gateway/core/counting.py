@@ -71,13 +71,9 @@ class Count:
     def hand_on(self) -> None:
         """Hand on what came since the last time."""
         n, handed = self.n, self._handed
-        if n == handed:
-            return
-        self._handed = n  # before: what is not taken is not offered again
-        try:
+        if n != handed:
+            self._handed = n
             self._series.inc((n - handed) / self._per)
-        except (ValueError, OverflowError):  # a counter that would go down; more than a float holds
-            log.exception("%s does not take what was counted; it is lost", self._series)
 
 
 class Spread:
@@ -146,10 +142,13 @@ _handing_on = Lock()
 
 
 def hand_on() -> None:
-    """Hand on all that was counted so far; any thread may."""
+    """Hand on all that was counted so far; any thread may. A bug in what one series counts holds up no other."""
     with _handing_on:
         for series in _counted:
-            series.hand_on()
+            try:
+                series.hand_on()
+            except (ValueError, OverflowError):  # a counter that went back, a number that no float can be
+                log.exception("what was counted since the last scrape is left out of one series of /metrics")
 
 
 async def keep_handing_on(clock: Clock) -> None:

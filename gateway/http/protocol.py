@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
-from httptools import parse_url
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -43,6 +43,8 @@ class ClientProtocol(HttpToolsProtocol):
     _is_idle = False
     _due_s = inf
     """When the client is left: it has been idle for so long, or takes so long with its request or our answer."""
+    _offering = b""
+    """A head that offers to switch protocols, without the offer: it is to be read again."""
     _timer: asyncio.TimerHandle | None = None
     _looks_s = inf
     """When the timer fires."""
@@ -53,6 +55,30 @@ class ClientProtocol(HttpToolsProtocol):
         self._asgi: Any = self.app  # pyright: ignore[reportUnknownMemberType]
         self._behind = deque[tuple[Cycle, dict[str, Any]]]()
         """Requests that came before the one before them was answered."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client says.
+
+        No protocol is switched to another, whatever a client offers, as Java's does with each request. The parser takes
+        all behind such a head for the other protocol's, so another one reads the head again, without the offer.
+        """
+        self._unset_keepalive_if_required()
+        rest = data
+        try:
+            while True:
+                parser: Any = self.parser
+                try:
+                    parser.feed_data(rest)
+                    return
+                except HttpParserUpgrade as offer:
+                    rest = memoryview(rest)[offer.args[0] :]
+                self.parser = parser = HttpRequestParser(self)
+                parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                head, self._offering = self._offering, b""
+                parser.feed_data(head)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
 
     def on_message_begin(self) -> None:
         """Forget the request before."""
@@ -67,6 +93,11 @@ class ClientProtocol(HttpToolsProtocol):
         path = url.path.decode("ascii")
         method = parser.get_method().decode("ascii")
         version = parser.get_http_version()
+        if parser.should_upgrade() and method != "CONNECT":
+            lines = [line(header) for header in self.headers if header[0] != b"upgrade"]
+            first = f"{method} ".encode() + self.url + f" HTTP/{version}".encode()
+            self._offering = b"\r\n".join([first, *lines, b"", b""])
+            return
         keep_alive = version != "1.0" and parser.should_keep_alive()
         before = self._asked
         self._asked = cycle = Cycle(self, bodiless=method == "HEAD", chunks=version != "1.0", keep_alive=keep_alive)
@@ -105,7 +136,7 @@ class ClientProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that a request is all here."""
         cycle = self._asked
-        if cycle is not None and not cycle.response_complete:
+        if cycle is not None and not (cycle.response_complete or self._offering):
             cycle.more_body, cycle.end_unsaid = False, True
             if cycle.receiving is not None:
                 cycle.receiving.set()

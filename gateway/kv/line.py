@@ -138,7 +138,8 @@ class Line:
                 task.cancel()
                 await asyncio.wait((task,), timeout=CONNECT_S)
         self._refuse([*self._batch, *self._waiting], Gone(STOPPING))
-        self._batch, self._waiting = [], []
+        self._batch, self._waiting, self._trip, self._probing = [], [], None, None
+        self._is_sending = self._is_due = False
         if self._link is not None:
             await self._link.close()
         await self._redis.aclose()
@@ -336,6 +337,8 @@ class Line:
 
     def lose(self, error: Exception) -> None:
         """Refuse everything from now on, until a probe has succeeded; say why, and what holds now, once."""
+        if self._is_closed:
+            return
         if self._probing is None:
             log.warning("%s: Redis is gone (%s), so %s", self._use, _why(error), self.lost)
             self._probing = asyncio.ensure_future(self._probe())

@@ -185,16 +185,13 @@ class _Family:
         SKIPPED[self._who].n += events
 
     def used(self, usage: Usage, cost_nusd: int | None) -> None:
-        prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-        written, reasoning = usage.cache_write_tokens, usage.reasoning_tokens
-        if min(prompt, completion, cached, written, reasoning) >= 0:  # some upstreams say -1; a counter cannot go down
-            self._input.see(prompt)
-            self._output.see(completion)
-            self._prompt.n += prompt
-            self._completion.n += completion
-            self._cached.n += cached
-            self._cache_write.n += written
-            self._reasoning.n += reasoning
+        self._input.see(usage.prompt_tokens)
+        self._output.see(usage.completion_tokens)
+        self._prompt.n += usage.prompt_tokens
+        self._completion.n += usage.completion_tokens
+        self._cached.n += usage.cached_tokens
+        self._cache_write.n += usage.cache_write_tokens
+        self._reasoning.n += usage.reasoning_tokens
         if usage.estimated:
             ESTIMATED[self._who].n += 1
         if cost_nusd is None:

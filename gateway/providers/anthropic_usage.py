@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage, tier_named
+from gateway.providers.counting import count
 from gateway.wire.events import Counted, Event
 
 
@@ -79,18 +80,18 @@ def _usage(said: Used) -> Usage:
     With `iterations` (compaction) the plain numbers are those of the last one only, so all are summed.
     """
     counts: list[_Counts] = list(said.iterations) if said.iterations else [said]
-    read = sum(count.cache_read_input_tokens or 0 for count in counts)
-    written = sum(count.cache_creation_input_tokens or 0 for count in counts)
-    hour = sum((count.cache_creation and count.cache_creation.ephemeral_1h_input_tokens) or 0 for count in counts)
-    searches = (said.server_tool_use and said.server_tool_use.web_search_requests) or 0
+    read = sum(count(one.cache_read_input_tokens) for one in counts)
+    written = sum(count(one.cache_creation_input_tokens) for one in counts)
+    hour = sum(count(one.cache_creation and one.cache_creation.ephemeral_1h_input_tokens) for one in counts)
+    searches = count(said.server_tool_use and said.server_tool_use.web_search_requests)
     extra = hour or searches
     details = said.output_tokens_details
     return Usage(
-        prompt_tokens=sum(count.input_tokens or 0 for count in counts) + read + written,
-        completion_tokens=sum(count.output_tokens or 0 for count in counts),
+        prompt_tokens=sum(count(one.input_tokens) for one in counts) + read + written,
+        completion_tokens=sum(count(one.output_tokens) for one in counts),
         cached_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=(details and details.thinking_tokens) or 0,
+        reasoning_tokens=count(details and details.thinking_tokens),
         service_tier=_tier(said),
         extras=Extras(cache_write_1h_tokens=min(hour, written), searches=searches) if extra else NOTHING_ELSE,
     )

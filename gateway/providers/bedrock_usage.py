@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage, tier_named
+from gateway.providers.counting import count
 
 
 class _Cached(Struct, rename="camel"):
@@ -44,16 +45,16 @@ def usage_of(said: Metadata) -> Usage | None:
     used = said.usage
     if used is None:
         return None
-    read, written = used.cache_read_input_tokens or 0, used.cache_write_input_tokens or 0
-    hour = sum(one.input_tokens or 0 for one in used.cache_details or () if one.ttl == "1h")
+    read, written = count(used.cache_read_input_tokens), count(used.cache_write_input_tokens)
+    hour = sum(count(one.input_tokens) for one in used.cache_details or () if one.ttl == "1h")
     # A model that is made to answer faster is dearer, by a table that AWS has apart.
     names = [
         tier_named(said.service_tier and said.service_tier.type),
         tier_named(said.performance_config and said.performance_config.latency),
     ]
     return Usage(
-        prompt_tokens=(used.input_tokens or 0) + read + written,
-        completion_tokens=used.output_tokens or 0,
+        prompt_tokens=count(used.input_tokens) + read + written,
+        completion_tokens=count(used.output_tokens),
         cached_tokens=read,
         cache_write_tokens=written,
         service_tier="+".join(name for name in names if name),

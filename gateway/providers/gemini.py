@@ -17,6 +17,7 @@ from gateway.core.errors import Unreachable, UpstreamFailed
 from gateway.core.reply import Chunk
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage, tier_named
 from gateway.providers.base import Keyed, ModelPage, Provider, Request
+from gateway.providers.counting import count
 from gateway.providers.embeddings import Embeddings
 from gateway.providers.failures import UNREADABLE, credential_refused, error_object, failure
 from gateway.providers.gemini_embeddings import GeminiEmbeddings
@@ -359,12 +360,12 @@ def _one(data: bytes) -> _Answer:
 
 def _usage(said: _Usage) -> Usage:
     """Convert: Gemini's candidates leave out its thoughts, and its prompt what its own tools read; ours hold both."""
-    thoughts = said.thoughts_token_count or 0
-    prompt = (said.prompt_token_count or 0) + (said.tool_use_prompt_token_count or 0)
+    thoughts = count(said.thoughts_token_count)
+    prompt = count(said.prompt_token_count) + count(said.tool_use_prompt_token_count)
     return Usage(
         prompt_tokens=prompt,
-        completion_tokens=(said.candidates_token_count or 0) + thoughts,
-        cached_tokens=min(said.cached_content_token_count or 0, prompt),
+        completion_tokens=count(said.candidates_token_count) + thoughts,
+        cached_tokens=min(count(said.cached_content_token_count), prompt),
         reasoning_tokens=thoughts,
         service_tier=tier_named(said.service_tier or TRAFFIC.get(said.traffic_type or "", said.traffic_type)),
         extras=_extras(said),
@@ -392,7 +393,7 @@ def _extras(said: _Usage) -> Extras:
 
 
 def _by_modality(details: list[_Modality] | None) -> dict[str, int]:
-    return {one.modality: one.token_count or 0 for one in details or ()}
+    return {one.modality: count(one.token_count) for one in details or ()}
 
 
 def _streamed_error(data: bytes) -> UpstreamFailed:

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from gateway.core.reply import Chunk
 from gateway.core.usage import USUAL_TIERS, Usage
+from gateway.providers.counting import MOST_TOKENS
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.openai_stream import StreamMender
 from gateway.providers.vendors import Vendor
@@ -266,7 +267,7 @@ def _used(said: "_CleanUsage", tier: str | None, vendor: Vendor, model: str) -> 
 
 
 _Text = Annotated[str, Meta(min_length=1)]
-_Count = Annotated[int, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 _Nothing = Literal[0] | None
 
 

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage
+from gateway.providers.counting import MOST_TOKENS
 from gateway.providers.vendors import Vendor
 
 NANO = 10**9
@@ -128,4 +129,4 @@ def _part(used: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _count(used: dict[str, Any], name: str) -> int:
     count = used.get(name)
-    return count if isinstance(count, int) and count > 0 else 0
+    return count if isinstance(count, int) and 0 < count <= MOST_TOKENS else 0

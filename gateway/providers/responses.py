@@ -13,6 +13,7 @@ from gateway.core.call import Attempt, Body
 from gateway.core.errors import Unreachable
 from gateway.core.reply import Chunk
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage
+from gateway.providers.counting import count
 from gateway.providers.failures import UNREADABLE
 from gateway.providers.forward import heard
 from gateway.providers.openai_errors import failure_of
@@ -218,18 +219,19 @@ def _ending(response: _Response, vendor: Vendor) -> list[Event]:
 
 def _used(said: _Usage, response: _Response, vendor: Vendor) -> Usage:
     sent, reasoned = said.input_tokens_details or _Cached(), said.output_tokens_details or _Reasoned()
-    cached = min(sent.cached_tokens or 0, said.input_tokens)
-    half_day = sent.cache_write_tokens_details and sent.cache_write_tokens_details.ttl_12h_tokens
+    prompt, completion = count(said.input_tokens), count(said.output_tokens)
+    cached = min(count(sent.cached_tokens), prompt)
+    half_day = count(sent.cache_write_tokens_details and sent.cache_write_tokens_details.ttl_12h_tokens)
     stated = {name: value for name in STATED if (value := getattr(said, name)) is not None}
     return Usage(
-        said.input_tokens,
-        said.output_tokens,
+        prompt,
+        completion,
         cached_tokens=cached,
-        cache_write_tokens=min(sent.cache_write_tokens or 0, said.input_tokens - cached),
-        reasoning_tokens=min(reasoned.reasoning_tokens or 0, said.output_tokens),
+        cache_write_tokens=min(count(sent.cache_write_tokens), prompt - cached),
+        reasoning_tokens=min(count(reasoned.reasoning_tokens), completion),
         stated_cost_nusd=stated_cost_nusd(stated, vendor) if stated else None,
         service_tier=vendor.tier(response.service_tier),
-        extras=_extras(response.output, half_day or 0),
+        extras=_extras(response.output, half_day),
     )
 
 

@@ -146,6 +146,48 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
         until(lambda: all(_answers(gateway.url) for _ in range(10)))
 
 
+FULL = '''
+"""A middleware that fills the machine up: where there is a file `full`, no process can be started."""
+
+import errno
+import os
+import pathlib
+
+from gateway.middleware.base import Options
+
+fork = os.fork
+
+
+def fork_if_there_is_room():
+    if pathlib.Path("full").exists():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+
+os.fork = fork_if_there_is_room
+
+
+class FullOptions(Options, frozen=True):
+    def build(self, resources):
+        return lambda call, next: next(call)
+'''
+
+
+def test_where_no_worker_can_be_started_the_others_go_on(tmp_path):
+    """The machine has no room for a process just now: that is no reason to end those that there are."""
+    (tmp_path / "full.py").write_text(FULL)
+    (tmp_path / "gateway.yaml").write_text(ECHO.replace("chain: [", "chain: [{use: 'full:FullOptions'}, "))
+    with started(tmp_path, "--workers", "2") as gateway:
+        gateway.until_ready(2)
+        (tmp_path / "full").touch()
+        victim = int(re.search(r"worker (\d+) starts", gateway.said)[1])
+        os.kill(victim, signal.SIGKILL)
+        gateway.until_said("no worker can be started.*is tried again")
+        until(lambda: all(_answers(gateway.url) for _ in range(10)))
+        (tmp_path / "full").unlink()
+        until(lambda: len(re.findall(r"worker \d+ starts", gateway.said)) == 3)
+
+
 NOTES = '''
 """A middleware that writes down what is done with it, and in which process."""
 

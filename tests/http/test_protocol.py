@@ -260,6 +260,47 @@ async def test_whoever_asks_to_switch_protocols_is_answered_in_this_one():
         writer.close()
 
 
+async def echo(scope, receive, send):
+    """Answer with the request's body."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    await scope["extensions"][CLIENT].answer(200, [], body)
+
+
+OFFER = b"POST /x HTTP/1.1\r\nhost: here\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("at", [len(OFFER) + 8, -1, 1000])
+@pytest.mark.parametrize(
+    "framed",
+    [b"content-length: 4\r\n\r\nbody", b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"],
+    ids=["length", "chunks"],
+)
+async def test_an_offer_to_switch_protocols_takes_no_body_away(framed, at):
+    """Java's own client offers HTTP/2 with what it sends, and httptools would leave the body to that."""
+    asked = OFFER + framed
+    async with served(echo) as connect, asyncio.timeout(60):
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(asked[:at])
+            await asyncio.sleep(0.02)
+            writer.write(asked[at:])
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 ") and await reader.readexactly(4) == b"body"
+        writer.close()
+
+
+async def test_what_comes_behind_an_offer_to_switch_is_read():
+    """Any number of them: all that came was one packet."""
+    some = OFFER + b"content-length: 2\r\n\r\nhi"
+    last = LAST.replace(b"close", b"close, upgrade").replace(b"host", b"upgrade: websocket\r\nhost")
+    answer = await said(echo, some * 300 + GET % b"x" + last)
+    assert answer.count(b"HTTP/1.1 200 ") == 302
+    assert answer.count(b"content-length: 2\r\n") == 300
+
+
 async def test_a_body_that_waits_for_leave_gets_it():
     """`Expect: 100-continue`, as curl sends it with what is large."""
 

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.core.resources import Denied, Held, Meter
 from gateway.engine.clock import SystemClock
-from gateway.kv.line import Gone
+from gateway.kv.line import Gone, Line
 from gateway.kv.redis import ANSWERS, LIMITS, RedisStore
 from tests.kv.rigs import BEGIN_S, rig_of, settled
 from tests.valkey import Valkey
@@ -344,6 +344,34 @@ async def test_a_closed_store_leaves_nobody_waiting(own_valkey: Valkey) -> None:
     await store.close()
     with pytest.raises(Gone):
         await asyncio.wait_for(waiting, 20)
+
+
+@pytest.mark.parametrize("before", ["asked", "lost"])
+async def test_a_line_that_was_closed_can_be_opened_again(own_valkey: Valkey, before: str) -> None:
+    """Whatever was under way then, and whether Redis was gone: nothing of it stays."""
+    line = Line(own_valkey.url, SystemClock(), 20.0, use="test", lost="nothing works")
+    await line.open()
+    own_valkey.send_signal(signal.SIGSTOP)
+    asking = asyncio.ensure_future(line.ask("PING"))
+    await asyncio.sleep(0.05)
+    if before == "lost":
+        line.lose(TimeoutError())
+    await line.close()
+    with pytest.raises(Gone):
+        await asyncio.wait_for(asking, 20)
+    own_valkey.send_signal(signal.SIGCONT)
+    await line.open()
+    assert await asyncio.wait_for(line.ask("PING"), 20) == b"PONG"
+    await line.close()
+
+
+async def test_a_closed_line_is_lost_to_nobody(valkey_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """At a stop one line may still wait in vain when another is closed: nothing is said, or tried, of that."""
+    line = Line(valkey_url, SystemClock(), 20.0, use="test", lost="nothing works")
+    await line.open()
+    await line.close()
+    line.lose(TimeoutError())
+    assert not line.gone and not caplog.text
 
 
 async def test_what_cannot_be_sent_is_its_callers_own_error(own_valkey):
