@@ -8,6 +8,8 @@ from gateway.providers.counting import MOST_TOKENS
 from gateway.providers.vendors import Vendor
 
 NANO = 10**9
+MOST_NUSD = 10**18
+"""A larger cost of one call, a thousand million dollars, would not fit into a column of a database."""
 CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 """What some call the `cached_tokens` of `prompt_tokens_details`."""
 TICKS_A_NANO_DOLLAR = 10
@@ -118,8 +120,9 @@ def _is_number(said: object) -> bool:
     return isinstance(said, int | float) and not isinstance(said, bool)
 
 
-def _rounded(nano_dollars: Decimal) -> int:
-    return int(nano_dollars.to_integral_value())
+def _rounded(nano_dollars: Decimal) -> int | None:
+    """Return a cost; `None`: nobody charges that."""
+    return int(nano_dollars.to_integral_value()) if 0 <= nano_dollars <= MOST_NUSD else None
 
 
 def _part(used: dict[str, Any], name: str) -> dict[str, Any]:
