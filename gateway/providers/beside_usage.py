@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 from gateway.core.call import Attempt
 from gateway.core.usage import NOTHING_ELSE, Extras, Usage
-from gateway.providers.counting import count
+from gateway.providers.counting import MOST_TOKENS, count
 from gateway.providers.failures import UNREADABLE
 
 SPEECH = "/audio/speech"
@@ -72,14 +72,14 @@ def usage_beside(said: Mapping[str, Raw], attempt: Attempt | None = None, *, ima
     extras = _extras(used, meta, images=images, lasted=lasted)
     if attempt is not None and extras is NOTHING_ELSE:
         extras = _spoken(attempt)
-    prompt = used.prompt_tokens if used.prompt_tokens is not None else used.input_tokens
-    completion = used.completion_tokens if used.completion_tokens is not None else used.output_tokens
-    if prompt is None and completion is None and used.total_tokens is None:
+    prompt = _told(used.prompt_tokens, used.input_tokens)
+    completion, total = _told(used.completion_tokens, used.output_tokens), _told(used.total_tokens)
+    if prompt is None and completion is None and total is None:
         return None if extras is NOTHING_ELSE else Usage(extras=extras)
     if prompt is None:
-        prompt = max(0, (used.total_tokens or 0) - (completion or 0))
-    cached = _sent(used).cached_tokens or 0
-    return Usage(prompt, completion or 0, cached_tokens=min(prompt, cached), extras=extras)
+        prompt = max(0, (total or 0) - (completion or 0))
+    cached = min(prompt, count(_sent(used).cached_tokens))
+    return Usage(prompt, completion or 0, cached_tokens=cached, extras=extras)
 
 
 def usage_unsaid(attempt: Attempt) -> Usage | None:
@@ -88,19 +88,24 @@ def usage_unsaid(attempt: Attempt) -> Usage | None:
     return None if extras is NOTHING_ELSE else Usage(extras=extras)
 
 
+def _told(*said: int | None) -> int | None:
+    """Return the first of some counts that is told and can be; `None`: there is none."""
+    return next((one for one in said if one is not None and 0 <= one <= MOST_TOKENS), None)
+
+
 def _sent(used: _Used) -> _Details:
     return used.prompt_tokens_details or used.input_tokens_details or used.input_token_details or _Details()
 
 
 def _extras(used: _Used, meta: _Meta | None, *, images: int, lasted: Any) -> Extras:
     sent, answered = _sent(used), used.output_tokens_details
-    drawn = (answered and answered.image_tokens) or 0
+    drawn = count(answered and answered.image_tokens)
     if images and answered is None:
-        drawn = used.output_tokens or 0  # models that answer in pictures alone
+        drawn = count(used.output_tokens)  # models that answer in pictures alone
     seconds = (one for one in (used.seconds, used.prompt_audio_seconds, lasted) if one is not None)
     found = {
-        "audio_prompt_tokens": sent.audio_tokens or 0,
-        "image_prompt_tokens": sent.image_tokens or 0,
+        "audio_prompt_tokens": count(sent.audio_tokens),
+        "image_prompt_tokens": count(sent.image_tokens),
         "image_completion_tokens": drawn,
         "searches": count(meta and meta.billed_units and meta.billed_units.search_units),
         "images": images,

@@ -501,6 +501,14 @@ def test_a_stated_cost_that_is_no_number_is_none(odd):
         assert openai(vendor="openrouter").whole(STREAMED, body).usage.stated_cost_nusd == cost_nusd
 
 
+@pytest.mark.parametrize("ticks", [-50, 10**30, 10**400], ids=["negative", "large", "endless"])
+def test_a_stated_cost_that_nobody_would_charge_is_none(ticks):
+    """By the table it costs what it costs. Below zero it would fill budgets up, and no database holds a larger one."""
+    for said in ({"cost_in_usd_ticks": ticks}, {"cost": ticks}):
+        body = whole({"content": "x"}, usage={**USAGE, **said})
+        assert openai(vendor="openrouter").whole(STREAMED, body).usage.stated_cost_nusd is None
+
+
 def test_a_stated_cost_is_believed_only_of_vendors_that_state_dollars():
     """Another server's `cost` may be cents, or credits."""
     body = whole({"content": "x"}, usage={**USAGE, "cost": 0.0000015})

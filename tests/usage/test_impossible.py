@@ -11,6 +11,7 @@ from tests.serving import serving
 
 PROVIDERS = ("openai", "anthropic", "gemini", "bedrock")
 CHAIN = [{"use": "metrics"}, {"use": "tests.places:KeepOptions"}, {"use": "cost"}, {"use": "retry", "attempts": 1}]
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
 
 def config(upstream: ScriptedUpstream, database: str) -> str:
@@ -64,6 +65,32 @@ async def test_what_nobody_is_charged_is_no_cost(stream, said):
             assert (await gateway.post("/v1/chat/completions", question)).status_code == 200
             await gateway.settle()
             assert (receipts[-1].usage.prompt_tokens, receipts[-1].cost_nusd) == (5, 9_000)
+
+
+BESIDE = {
+    "embeddings": {"data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]},
+    "images/generations": {"created": 1, "data": [{"b64_json": "aa"}]},
+    "moderations": {"results": []},
+}
+
+
+@pytest.mark.parametrize("said", [-5, 10**13, 10**400], ids=["negative", "large", "endless"])
+@pytest.mark.parametrize("path", BESIDE)
+async def test_nor_is_it_where_no_chat_is_asked_for(path, said, tmp_path):
+    """Embeddings are estimated, of pictures counts what else was said; ten million dollars would empty every budget."""
+    async with ScriptedUpstream() as upstream, serving(config(upstream, f"sqlite:///{tmp_path}/calls.db")) as gateway:
+        details = {"audio_tokens": said, "image_tokens": said, "cached_tokens": said}
+        counts = {"input_tokens": said, "output_tokens": 4, "total_tokens": said, "input_tokens_details": details}
+        usage = counts if path.startswith("images") else {"prompt_tokens": said, "total_tokens": said}
+        body = json.dumps({**BESIDE[path], "usage": usage}).encode()
+        upstream.will(Raw(HEAD % len(body) + body))
+        before = counted(await gateway.http.get("/metrics"), "openai")
+        answer = await gateway.post(f"/v1/{path}", {"model": "openai", "input": "Hi", "prompt": "Hi"})
+        await gateway.settle()
+        page = await gateway.http.get("/metrics")
+    cost = answer.headers["x-gateway-cost"]
+    assert (answer.status_code, cost) == (200, "unknown") if path == "moderations" else float(cost) < 0.00001
+    assert 0 <= counted(page, "openai") - before < 10
 
 
 def counted(page, provider):
