@@ -19,7 +19,7 @@ import click
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Default: ./gateway.yaml, else the one shipped.")
 @click.option("--host", help="Overrides `server.host`.")
-@click.option("--port", type=int, help="Overrides `server.port`; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Overrides `server.port`; 0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
 @click.option("--watch", is_flag=True, help="Reload when the file changes.")
 def serve(config: Path | None, host: str | None, port: int | None, workers: int, watch: bool) -> None:
@@ -38,7 +38,7 @@ def _shared_folder() -> Generator[Path]:
 
     It goes however this ends; told to stop before the supervisor is there to hear it, we leave at once.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as name:
         metrics = Path(name) / "metrics"
         metrics.mkdir()
