@@ -232,6 +232,13 @@ def explained(run, model="fast"):
     return json.loads(run("explain", "--model", model, "--config", "FILE", "--key", "key-canary-0123456789").output)
 
 
+def test_explain_makes_no_database(run, tmp_path):
+    """Who asks what would be done has done nothing."""
+    run.file.write_text(f"{TEAM}\ndatabase: sqlite:///{tmp_path}/calls.db\n")
+    assert explained(run)["asked"]
+    assert [file.name for file in tmp_path.iterdir()] == ["gateway.yaml"]
+
+
 def test_explain_tells_what_a_route_does_that_is_not_usual(run):
     """In the words of the configuration; of what is usual, nothing."""
     assert explained(run)["route"] == {"name": "fast", "order": "as_written"}
