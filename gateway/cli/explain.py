@@ -55,7 +55,7 @@ def _minimal(model: str) -> bytes:
 
 
 async def _explained(live: Live, raw: bytes, key: str) -> dict[str, Any]:
-    async with live.running():
+    async with live.looking():
         gateway = live.gateway
         try:
             call = await _admitted(gateway, await _read(gateway, raw, key))

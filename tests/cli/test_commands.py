@@ -42,7 +42,7 @@ def run(tmp_path):
 def test_check_says_what_is_right(run):
     """And what it counted, so that an empty file does not look fine."""
     done = run("check", "FILE")
-    assert done.exit_code == 0 and "3 models, 1 keys" in done.output
+    assert done.exit_code == 0 and "3 models, 1 key." in done.output
 
 
 def test_check_finds_the_file_as_serve_does(run, tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_check_says_why_a_provider_is_off(run):
     [
         ("", "Responses are kept in memory, by each worker for itself; set `database:`"),
         ("responses: {keep: 0s}\n", "Responses are not kept."),
-        ("database: sqlite:///gateway.db\n", "1 keys.\n"),
+        ("database: sqlite:///gateway.db\n", "1 key.\n"),
     ],
 )
 def test_check_says_where_responses_are_kept(run, more, words):
@@ -230,6 +230,13 @@ def test_explain_tells_what_would_stop_a_call(run, arguments, words):
 
 def explained(run, model="fast"):
     return json.loads(run("explain", "--model", model, "--config", "FILE", "--key", "key-canary-0123456789").output)
+
+
+def test_explain_makes_no_database(run, tmp_path):
+    """Who asks what would be done has done nothing."""
+    run.file.write_text(f"{TEAM}\ndatabase: sqlite:///{tmp_path}/calls.db\n")
+    assert explained(run)["asked"]
+    assert [file.name for file in tmp_path.iterdir()] == ["gateway.yaml"]
 
 
 def test_explain_tells_what_a_route_does_that_is_not_usual(run):
