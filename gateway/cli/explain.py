@@ -59,8 +59,8 @@ async def _explained(live: Live, raw: bytes, key: str) -> dict[str, Any]:
         gateway = live.gateway
         try:
             call = await _admitted(gateway, await _read(gateway, raw, key))
-            await live.fleet.learn()  # from Redis; this process itself has asked nobody
-            return await _explanation(gateway, call)
+            knows = await live.fleet.learn()  # from Redis; this process itself has asked nobody
+            return await _explanation(gateway, call, knows_rests=knows)
         except GatewayError as error:
             return {"answer": error.status, "code": error.code, "because": error.message}
 
@@ -104,8 +104,13 @@ async def _admitted(gateway: Gateway, call: Call) -> Call:
     return admitted[0]
 
 
-async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
+async def _explanation(gateway: Gateway, call: Call, *, knows_rests: bool) -> dict[str, Any]:
     """Return who would be asked, and what every middleware that can tell would do.
+
+    Args:
+        gateway: the configuration.
+        call: the call.
+        knows_rests: whether anybody has told this process who rests.
 
     Raises:
         UnknownModel: nobody would be asked.
@@ -118,6 +123,9 @@ async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
     places = gateway.resources.candidates.of(call.route, call.principal)
     said["asked"] = [await _place(gateway, call, place) for place in places]
     said["not_asked"] = _not_asked(call, call.route)
+    if not knows_rests:
+        because = gateway.resources.limiter.apart or "Redis does not say"
+        said["resting"] = f"not known here: {because}, or see `/health`"
     for name, _, room in gateway.rooms:
         if isinstance(room, Explains):
             said[name] = await room.explain(call)
@@ -136,7 +144,7 @@ def _route(route: Route) -> dict[str, Any]:
 
 
 async def _place(gateway: Gateway, call: Call, place: Deployment) -> dict[str, Any]:
-    """Return a deployment with its clocks, what the call may cost there by rule of thumb, and whether it rests."""
+    """Return a deployment with its clocks, what the call may cost there by rule of thumb, and its rest, if known."""
     rest = gateway.resources.fleet.rest(place.name)
     price = await gateway.resources.prices.of(place)
     most = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
