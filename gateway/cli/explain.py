@@ -14,9 +14,9 @@ from gateway.core.call import Call
 from gateway.core.errors import GatewayError
 from gateway.core.middleware import Explains
 from gateway.core.price import dollars
-from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Deployment, Route
 from gateway.core.usage import Usage
+from gateway.http.admin import admitted
 from gateway.http.requests import CHAT, GenerationReader
 from gateway.settings.build import Gateway
 from gateway.settings.complaints import ConfigError
@@ -58,7 +58,7 @@ async def _explained(live: Live, raw: bytes, key: str) -> dict[str, Any]:
     async with live.running():
         gateway = live.gateway
         try:
-            call = await _admitted(gateway, await _read(gateway, raw, key))
+            call = await admitted(gateway, await _read(gateway, raw, key))
             knows = await live.fleet.learn()  # from Redis; this process itself has asked nobody
             return await _explanation(gateway, call, knows_rests=knows)
         except GatewayError as error:
@@ -83,25 +83,6 @@ async def _read(gateway: Gateway, raw: bytes, key: str) -> Call:
     if call.own is not None:
         await call.own(call)  # raises what is wrong with it
     return call
-
-
-async def _admitted(gateway: Gateway, call: Call) -> Call:
-    """Return the call with its principal, as `auth` sees it.
-
-    Raises:
-        GatewayError: it is not let in.
-    """
-    admitted: list[Call] = []
-
-    async def admit(call: Call) -> Reply:
-        admitted.append(call)
-        return Reply(Chunk(b""))
-
-    auth = next((room for name, _, room in gateway.rooms if name == "auth"), None)
-    if auth is None:
-        return call
-    await auth(call, admit)
-    return admitted[0]
 
 
 async def _explanation(gateway: Gateway, call: Call, *, knows_rests: bool) -> dict[str, Any]:
