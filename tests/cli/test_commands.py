@@ -269,3 +269,27 @@ def test_explain_tells_who_rests_where_redis_knows(run, own_valkey):
     assert "rests_for_s" not in well
     own_valkey.stop()
     assert "rests_for_s" not in json.dumps(explained(run))
+
+
+UNKNOWN = "not known here: the serving process alone knows; set `redis:`"
+
+
+def test_explain_says_what_the_serving_process_alone_knows(run):
+    """It is another process, which has counted nothing and asked nobody: "5 of 5 left" would be a guess."""
+    said = explained(run)
+    assert said["limits"] == {"key:team-a:requests": f"5 at most; how many are left is {UNKNOWN}"}
+    assert said["cache"]["answer"] == UNKNOWN and said["cache"]["key"]
+    assert said["resting"] == f"{UNKNOWN}, or see `/health`"
+
+
+def test_explain_tells_what_redis_knows_and_when_it_is_gone(run, own_valkey):
+    """Where all processes count together, how many are left is true here too."""
+    run.file.write_text(f"{TEAM}\nredis: {own_valkey.url}\n")
+    said = explained(run)
+    assert said["limits"]["key:team-a:requests"].startswith("5 of 5 left")
+    assert said["cache"]["answer"] == "not kept" and "resting" not in said
+    own_valkey.stop()
+    said = explained(run)
+    gone = "not known here: Redis is gone"
+    assert said["limits"] == {"key:team-a:requests": f"5 at most; how many are left is {gone}"}
+    assert said["cache"]["answer"] == gone and said["resting"] == f"{gone}, or see `/health`"
