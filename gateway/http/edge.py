@@ -19,7 +19,7 @@ from gateway.core.receipt import Receipt
 from gateway.core.reply import Reply
 from gateway.http.admission import Admission
 from gateway.http.answers import CLOSE, JSON, STREAM, call_lines, cost_text, error_headers
-from gateway.http.protocol import CLIENT, Cycle, line
+from gateway.http.cycle import CLIENT, Cycle, line
 from gateway.http.requests import CallReader, has_large_body
 from gateway.http.uploads import Incoming
 from gateway.settings.build import Gateway

@@ -18,8 +18,8 @@ from prometheus_client.registry import REGISTRY
 from gateway.core.counting import Count, Counts, Histogram, Spread, Spreads, hand_on
 from gateway.core.receipt import Receipt
 from gateway.http.answers import call_lines
+from gateway.http.cycle import CLIENT, Cycle
 from gateway.http.edge import new_id
-from gateway.http.protocol import CLIENT, Cycle
 from gateway.settings.live import Live
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

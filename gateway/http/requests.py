@@ -26,7 +26,7 @@ from gateway.core.receipt import Receipt
 from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Route
 from gateway.core.secret import Secret
-from gateway.http.protocol import CLIENT, Cycle
+from gateway.http.cycle import CLIENT, Cycle
 from gateway.settings.build import Gateway
 from gateway.wire.chat_request import StreamOptions
 from gateway.wire.messages import count_answer

@@ -9,7 +9,8 @@ import weakref
 import pytest
 import uvicorn
 
-from gateway.http.protocol import CLIENT, ClientProtocol, Cycle
+from gateway.http.cycle import CLIENT, Cycle
+from gateway.http.protocol import ClientProtocol
 
 GET = b"GET /%b HTTP/1.1\r\nhost: here\r\n\r\n"
 
