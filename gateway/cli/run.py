@@ -142,11 +142,9 @@ async def _run(
 
 async def _watch(file: File, live: Live) -> None:
     """Reload when the file changes. Polled: an editor, git or a mounted ConfigMap may replace it in any way."""
-    seen = file.version()
     while True:
         await asyncio.sleep(WATCH_EVERY_S)
-        if (now := file.version()) != seen:
-            seen = now
+        if file.has_changed():
             await live.reload_or_say_why()
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -38,9 +39,13 @@ def _shared_folder() -> Generator[Path]:
 
     It goes however this ends; told to stop before the supervisor is there to hear it, we leave at once.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as name:
         metrics = Path(name) / "metrics"
         metrics.mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         yield Path(name)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

@@ -97,15 +97,13 @@ class Supervisor:
         """Supervise until told to stop; return the exit status."""
         self._handover.write(self._loaded.text)
         wake = self._catch_signals()
-        seen = self._config.version()
         try:
             while not self._times_stopped():
                 self._keep_workers()
                 select.select([wake], [], [], LOOK_EVERY_S)
                 _drain(wake)
-                changed = self._watch and self._config.version() != seen
+                changed = self._watch and self._config.has_changed()
                 if changed or signal.SIGHUP in self._signals:
-                    seen = self._config.version()
                     self._forget(signal.SIGHUP)
                     self._reload()
             return self._stop()

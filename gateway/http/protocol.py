@@ -45,6 +45,8 @@ class ClientProtocol(HttpToolsProtocol):
     """When the client is left: it has been idle for so long, or takes so long with its request or our answer."""
     _offering = b""
     """A head that offers to switch protocols, without the offer: it is to be read again."""
+    _untaken = 0
+    """Bytes of finished answers that the client had not taken when that was last looked at."""
     _timer: asyncio.TimerHandle | None = None
     _looks_s = inf
     """When the timer fires."""
@@ -173,6 +175,7 @@ class ClientProtocol(HttpToolsProtocol):
         """Go on with the next request, or be idle until it comes."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self.watch(self.timeout_keep_alive)
             return
         if self.flow.read_paused:
             self.flow.resume_reading()
@@ -204,11 +207,20 @@ class ClientProtocol(HttpToolsProtocol):
         if self.loop.time() < self._due_s - MOMENT_S:
             if self._due_s < inf:
                 self._look_at(self._due_s)
-        elif self._is_idle:
-            self.transport.close()
-        elif self._answered is not None:
+        elif self._answered is not None and not self._answered.response_complete:
             self._answered.is_late = True
             self._answered.task.cancel()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close the connection; a client that still takes some of its answer may have the rest."""
+        before, self._untaken = self._untaken, self.transport.get_write_buffer_size()
+        if self._untaken and self._untaken == before:
+            self.transport.abort()
+        else:
+            self.transport.close()
+            self.watch(self.timeout_keep_alive)
 
 
 class Cycle:
@@ -275,7 +287,9 @@ class Cycle:
             self._departed = self.ended = None
 
     async def _fail(self) -> None:
-        if self.status:
+        if self.is_late and (self.status or self._flow.write_paused):
+            self._transport.abort()  # to close waits until all is taken that is on its way
+        elif self.status:
             self._transport.close()
         else:
             self.keep_alive = False

@@ -8,10 +8,10 @@ from gateway.providers.counting import MOST_TOKENS
 from gateway.providers.vendors import Vendor
 
 NANO = 10**9
-MOST_NUSD = 10**18
-"""A larger cost of one call, a thousand million dollars, would not fit into a column of a database."""
 CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 """What some call the `cached_tokens` of `prompt_tokens_details`."""
+MOST_NUSD = 10**6 * NANO
+"""Nobody is charged a million dollars for one call."""
 TICKS_A_NANO_DOLLAR = 10
 """xAI counts cost in ticks: 10⁻¹⁰ dollars each."""
 
@@ -121,7 +121,7 @@ def _is_number(said: object) -> bool:
 
 
 def _rounded(nano_dollars: Decimal) -> int | None:
-    """Return a cost; `None`: nobody charges that."""
+    """Return a cost; `None` where it cannot be one."""
     return int(nano_dollars.to_integral_value()) if 0 <= nano_dollars <= MOST_NUSD else None
 
 

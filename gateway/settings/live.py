@@ -52,16 +52,22 @@ class File:
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
+        self._read = self._version()
 
     def read(self) -> str:
         """Return what the file says now."""
+        self._read = self._version()  # before: what changes while it is read has changed since
         return self._path.read_text()
 
     def problem(self) -> str:
         """Return nothing: whoever reads a file finds its mistakes."""
         return ""
 
-    def version(self) -> tuple[int, int]:
+    def has_changed(self) -> bool:
+        """Return whether the file is another than the one that was read last."""
+        return self._version() != self._read
+
+    def _version(self) -> tuple[int, int]:
         """Return something that differs when the file does; zeros while there is none."""
         try:
             stat = self._path.stat()

@@ -53,9 +53,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def starting(folder, slow, workers):
+def starting(folder, slow, workers, *more):
     environment = {"TMPDIR": str(folder / "tmp"), "SLOW": slow}
-    return started(folder, "--workers", str(workers), environment=environment)
+    return started(folder, "--workers", str(workers), *more, environment=environment)
 
 
 def waiting(folder, count=1):
@@ -87,6 +87,16 @@ def test_a_reload_that_is_asked_for_too_soon_is_done_later(folder, workers):
         (folder / "go").touch()
         gateway.until_ready()
         gateway.until_said("goes on serving: .* says nothing new")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_changes_while_it_is_read_is_read_again(folder, workers):
+    """What is watched is whether it differs from what serves, not from what it was when all was ready."""
+    with starting(folder, "import", workers, "--watch") as gateway:
+        waiting(folder)
+        (folder / "gateway.yaml").write_text(CONFIG.replace("echo: echo/echo", "other: echo/echo"))
+        (folder / "go").touch()
+        gateway.until_said("serves, in place of")
 
 
 def test_a_worker_whose_supervisor_is_killed_while_it_starts_ends(folder):

@@ -336,6 +336,58 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():
         writer.close()
 
 
+async def begun(scope, receive, send):
+    """Answer without an end, with little time for it."""
+    cycle = scope["extensions"][CLIENT]
+    cycle.watch(0.2)
+    await cycle.begin(200, [])
+    while not cycle.disconnected:
+        await cycle.write(bytes(100_000))
+
+
+async def waiting(scope, receive, send):
+    """Answer at length, and the next request with little time for it."""
+    cycle = scope["extensions"][CLIENT]
+    if scope["path"] == "/next":
+        cycle.watch(0.2)
+    await cycle.answer(200, [], bytes(20_000_000))
+
+
+async def large(scope, receive, send):
+    """Answer at length."""
+    await scope["extensions"][CLIENT].answer(200, [], bytes(20_000_000))
+
+
+@pytest.mark.parametrize("asked", [GET % b"x", LAST], ids=["goes on", "last"])
+@pytest.mark.parametrize(("app", "idle_s"), [(begun, 60), (waiting, 60), (large, 0.1)])
+async def test_who_does_not_read_is_left_for_good(app, idle_s, asked, monkeypatch):
+    """A connection that is only closed stays as long as there is something to be read, with all of that."""
+    asked = GET % b"x" + GET % b"next" if app is waiting else asked
+    lost, lose = asyncio.Event(), ClientProtocol.connection_lost
+    monkeypatch.setattr(ClientProtocol, "connection_lost", lambda self, exc: (lose(self, exc), lost.set()))
+    async with served(app, timeout_keep_alive=idle_s) as connect:
+        _, writer = await connect()
+        writer.transport.pause_reading()
+        writer.write(asked)
+        async with asyncio.timeout(20):
+            await lost.wait()
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("asked", [GET % b"x", LAST], ids=["goes on", "last"])
+async def test_who_reads_slowly_gets_it_all(asked):
+    """Longer than an idle connection is left open."""
+    async with served(large, timeout_keep_alive=1) as connect, asyncio.timeout(60):
+        reader, writer = await connect()
+        writer.write(asked)
+        head, size = await reader.readuntil(b"\r\n\r\n"), 0
+        while size < 20_000_000:
+            size += len(await reader.read(160_000))
+            await asyncio.sleep(0.025)
+        assert b" 200 " in head and await reader.read() == b""
+        writer.close()
+
+
 class Departing:
     """An app that waits until its client has left."""
 
