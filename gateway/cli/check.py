@@ -32,9 +32,13 @@ def check(file: Path | None, config: Path | None) -> None:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    routes = len(list(gateway.routes))
-    click.echo(f"{source.name} is right: {routes} models, {len(gateway.resources.keys)} keys.{KEPT[gateway.kept_in]}")
+    models, keys = _count(len(list(gateway.routes)), "model"), _count(len(gateway.resources.keys), "key")
+    click.echo(f"{source.name} is right: {models}, {keys}.{KEPT[gateway.kept_in]}")
     for name, reason in gateway.providers_off.items():
         click.echo(f"  provider {name} is off: {reason}")
     for line in unreachable(gateway):
         click.echo(f"  {line}")
+
+
+def _count(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"

@@ -14,9 +14,9 @@ from gateway.core.call import Call
 from gateway.core.errors import GatewayError
 from gateway.core.middleware import Explains
 from gateway.core.price import dollars
-from gateway.core.reply import Chunk, Reply
 from gateway.core.route import Deployment, Route
 from gateway.core.usage import Usage
+from gateway.http.admin import admitted
 from gateway.http.requests import CHAT, GenerationReader
 from gateway.settings.build import Gateway
 from gateway.settings.complaints import ConfigError
@@ -55,12 +55,12 @@ def _minimal(model: str) -> bytes:
 
 
 async def _explained(live: Live, raw: bytes, key: str) -> dict[str, Any]:
-    async with live.running():
+    async with live.looking():
         gateway = live.gateway
         try:
-            call = await _admitted(gateway, await _read(gateway, raw, key))
-            await live.fleet.learn()  # from Redis; this process itself has asked nobody
-            return await _explanation(gateway, call)
+            call = await admitted(gateway, await _read(gateway, raw, key))
+            knows = await live.fleet.learn()  # from Redis; this process itself has asked nobody
+            return await _explanation(gateway, call, knows_rests=knows)
         except GatewayError as error:
             return {"answer": error.status, "code": error.code, "because": error.message}
 
@@ -85,27 +85,13 @@ async def _read(gateway: Gateway, raw: bytes, key: str) -> Call:
     return call
 
 
-async def _admitted(gateway: Gateway, call: Call) -> Call:
-    """Return the call with its principal, as `auth` sees it.
-
-    Raises:
-        GatewayError: it is not let in.
-    """
-    admitted: list[Call] = []
-
-    async def admit(call: Call) -> Reply:
-        admitted.append(call)
-        return Reply(Chunk(b""))
-
-    auth = next((room for name, _, room in gateway.rooms if name == "auth"), None)
-    if auth is None:
-        return call
-    await auth(call, admit)
-    return admitted[0]
-
-
-async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
+async def _explanation(gateway: Gateway, call: Call, *, knows_rests: bool) -> dict[str, Any]:
     """Return who would be asked, and what every middleware that can tell would do.
+
+    Args:
+        gateway: the configuration.
+        call: the call.
+        knows_rests: whether anybody has told this process who rests.
 
     Raises:
         UnknownModel: nobody would be asked.
@@ -118,6 +104,9 @@ async def _explanation(gateway: Gateway, call: Call) -> dict[str, Any]:
     places = gateway.resources.candidates.of(call.route, call.principal)
     said["asked"] = [await _place(gateway, call, place) for place in places]
     said["not_asked"] = _not_asked(call, call.route)
+    if not knows_rests:
+        because = gateway.resources.limiter.apart or "Redis does not say"
+        said["resting"] = f"not known here: {because}, or see `/health`"
     for name, _, room in gateway.rooms:
         if isinstance(room, Explains):
             said[name] = await room.explain(call)
@@ -136,7 +125,7 @@ def _route(route: Route) -> dict[str, Any]:
 
 
 async def _place(gateway: Gateway, call: Call, place: Deployment) -> dict[str, Any]:
-    """Return a deployment with its clocks, what the call may cost there by rule of thumb, and whether it rests."""
+    """Return a deployment with its clocks, what the call may cost there by rule of thumb, and its rest, if known."""
     rest = gateway.resources.fleet.rest(place.name)
     price = await gateway.resources.prices.of(place)
     most = call.body.get("max_completion_tokens") or call.body.get("max_tokens")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import multiprocessing
@@ -184,7 +185,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. `::` is every address of this machine, those of IPv4 too.
 
     Raises:
-        ClickException: the address is taken, or none of this machine's.
+        ClickException: the port is taken or for others, or the address is none of this machine's.
     """
     family, shown = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
     with contextlib.ExitStack() as unused:
@@ -195,9 +196,11 @@ def listen(host: str, port: int) -> socket.socket:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind((host, port))
             sock.listen(2048)
-        except (OSError, OverflowError) as error:
+        except (OSError, UnicodeError) as error:  # a name that cannot be one is no OSError
             why = getattr(error, "strerror", None) or str(error)
-            raise click.ClickException(f"cannot listen on {shown}:{port}: {why}; choose another with --port") from None
+            of_port = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+            cure = "another with --port" if of_port else "an address of this machine with --host, or in `server.host`"
+            raise click.ClickException(f"cannot listen on {shown}:{port}: {why}; choose {cure}") from None
         sock.setblocking(False)
         unused.pop_all()
     return sock

@@ -20,7 +20,7 @@ import click
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Default: ./gateway.yaml, else the one shipped.")
 @click.option("--host", help="Overrides `server.host`.")
-@click.option("--port", type=int, help="Overrides `server.port`; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Overrides `server.port`; 0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
 @click.option("--watch", is_flag=True, help="Reload when the file changes.")
 def serve(config: Path | None, host: str | None, port: int | None, workers: int, watch: bool) -> None:

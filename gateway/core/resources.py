@@ -93,6 +93,11 @@ class Limiter(Protocol):
     While what is counted is out of reach, `WithoutRedis` holds; a count in this process's own memory never is.
     """
 
+    @property
+    def apart(self) -> str:
+        """Why what is counted here is no other process's, and what to do about it; empty: all have the same."""
+        ...
+
     async def hold(self, id: str, asks: Sequence[tuple[Meter, int]]) -> Held | Denied:
         """Take all of `asks`, or nothing: every meter is checked before any is charged.
 
@@ -117,6 +122,11 @@ class Limiter(Protocol):
 
 class Answers(Protocol):
     """Cached answers, as bytes, each with a time to live."""
+
+    @property
+    def apart(self) -> str:
+        """Why what is kept here is no other process's, and what to do about it; empty: all have the same."""
+        ...
 
     async def get(self, key: str, *, waited_s: float = 0.0) -> bytes | None:
         """Return what is kept under `key`; `None` when nothing is, or the store cannot say in time.

@@ -179,8 +179,8 @@ class LiveFleet:
         if self._telling:
             await asyncio.wait(self._telling, timeout=1.0)
 
-    async def learn(self) -> None:
-        """Take over who rests by the experience of others, and who is well again.
+    async def learn(self) -> bool:
+        """Take over who rests by the experience of others, and who is well again; return whether anybody could say.
 
         What this process has seen since that was told is newer, and perhaps not told yet.
         """
@@ -188,6 +188,7 @@ class LiveFleet:
         news = None if self._shared is None else await self._shared.news()
         if news is not None and self._has_learnt(news, asked_s, self._clock.now()):
             self._show()
+        return news is not None
 
     def _has_learnt(self, news: News, asked_s: float, now_s: float) -> bool:
         """Go by the news, and tell whether anybody is now ill or well that was not."""

@@ -54,7 +54,8 @@ class Proxy(Struct, frozen=True):
             parts = urlsplit(f"//{rest}")
             host, port = parts.hostname, parts.port
         except ValueError:
-            raise ValueError(NO_PROXY_URL) from None
+            too_large = re.search("[^:]:[0-9]{5,}/?$", rest)
+            raise ValueError(f"its port is above 65535; {NO_PROXY_URL}" if too_large else NO_PROXY_URL) from None
         if scheme not in PORTS or not host or not re.fullmatch("[!-~]+", rest) or parts.path.strip("/"):
             raise ValueError(NO_PROXY_URL)
         user = "" if parts.username is None else f"{unquote(parts.username)}:{unquote(parts.password or '')}"

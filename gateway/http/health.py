@@ -7,6 +7,8 @@ from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 
 from gateway import __version__
+from gateway.core.call import Headers
+from gateway.http.admin import sees_inside
 from gateway.http.admission import Admission
 from gateway.http.observed import exposition
 from gateway.http.page import page
@@ -15,6 +17,9 @@ from gateway.settings.live import Live
 
 MOST_SHOWN = 100
 """Deployments that `/health` tells of: patterns may make them many."""
+
+KEY_OR_NONE: list[dict[str, list[str]]] = [{"key": []}, {}]
+"""All may ask; with a key, some are told more."""
 
 
 @get("/", tags=["Gateway"], summary="What this is", sync_to_thread=False)
@@ -37,9 +42,12 @@ def welcome(request: Request[Any, Any, Any], state: State) -> Response[Any]:
     return Response({"name": "llm-gateway", "version": __version__, "models": models, **links})
 
 
-@get("/health", tags=["Gateway"], summary="How it is, in full", sync_to_thread=False)
-def health(state: State) -> dict[str, Any]:
+@get("/health", tags=["Gateway"], summary="How it is, in full", security=KEY_OR_NONE)
+async def health(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
     """Return the state of the gateway, of what it depends on, and of the deployments that were asked, the unwell first.
+
+    Where keys are asked for, providers, deployments and what is wrong with a newer configuration are told to a key with
+    `admin: true`.
 
     Never asks an upstream: health costs nothing, and what upstreams do makes nothing `degraded`.
     """
@@ -54,8 +62,9 @@ def health(state: State) -> dict[str, Any]:
         "redis": live.redis,
         "database": live.database,
         "calls": {"under_way": admission.under_way, "waiting": admission.waiting},
-        **_inside(
+        **await _inside(
             gateway,
+            request,
             providers={"on": gateway.providers_on, "off": gateway.providers_off},
             last_reload_error=live.last_error,
             deployments=live.fleet.conditions(MOST_SHOWN),
@@ -63,9 +72,9 @@ def health(state: State) -> dict[str, Any]:
     }
 
 
-def _inside(gateway: Gateway, **details: object) -> dict[str, object]:
-    """Return what only those may know who may ask: all of it, or nothing where keys are asked for."""
-    return {} if gateway.has_auth else details
+async def _inside(gateway: Gateway, request: Request[Any, Any, Any], **details: object) -> dict[str, object]:
+    """Return what only operators may know: all of it, or nothing."""
+    return details if await sees_inside(gateway, Headers(dict(request.scope["headers"]))) else {}
 
 
 @get("/ready", tags=["Gateway"], summary="May it be sent traffic?", sync_to_thread=False)
@@ -90,17 +99,21 @@ async def metrics() -> Response[bytes]:
     return Response(data, media_type=content_type)
 
 
-@get("/info", tags=["Gateway"], summary="Which build and configuration this is", sync_to_thread=False)
-def info(state: State) -> dict[str, Any]:
-    """Return what is running; names only, never a secret."""
+@get("/info", tags=["Gateway"], summary="Which build and configuration this is", security=KEY_OR_NONE)
+async def info(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
+    """Return what is running; names only, never a secret.
+
+    Where keys are asked for, all but the version and the configuration's id is told to a key with `admin: true`.
+    """
     live: Live = state.live
     gateway = live.gateway
     return {
         "name": "llm-gateway",
         "version": __version__,
         "config": gateway.config_id,
-        **_inside(
+        **await _inside(
             gateway,
+            request,
             config_file=live.name,
             chain=gateway.chain,
             models=[route.name for route in gateway.routes],

@@ -17,12 +17,16 @@ PLACE_WAIT_S = 1.0
 """Nobody knows when a call will end, so whoever finds no place is told to ask again after this."""
 FORGOTTEN_AT_ONCE = 8
 """Idle meters that one call clears away at most: no call pays for the traffic of a minute ago."""
+APART = "the serving process alone knows; set `redis:`"
+"""What to tell somebody who asks another process than the one that serves."""
 ENTRY_BYTES = 200
 """What a kept answer takes besides its key and its bytes, about."""
 
 
 class MemoryLimiter:
     """Counts by `clock`. Meters that hold nothing are forgotten within the minute."""
+
+    apart = APART
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -199,6 +203,8 @@ class _Window:
 
 class MemoryAnswers:
     """Keeps answers up to `max_bytes` in all; those that were not asked for longest go first."""
+
+    apart = APART
 
     def __init__(self, max_bytes: int, clock: Clock) -> None:
         self._max_bytes = max_bytes

@@ -88,6 +88,11 @@ class RedisStore:
         """Whether Redis is gone, and calls go on without it."""
         return self._limits.gone or self._answers.gone
 
+    @property
+    def apart(self) -> str:
+        """Why what is counted and kept is this process's alone; empty: it is not."""
+        return "Redis is gone" if self.degraded else ""
+
     def do_without(self, mode: WithoutRedis) -> None:
         """Say what limits do, from now on, while Redis is gone."""
         self._without = mode

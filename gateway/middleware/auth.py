@@ -63,6 +63,9 @@ class Auth:
     def __init__(self, keys: Keys, tokens: Tokens | None) -> None:
         self._keys = keys
         self._tokens = tokens
+        theirs = ["one of the gateway's `keys:`"] if len(keys) else []
+        theirs += ["a token"] if tokens is not None else []
+        self._cure = f"send {' or '.join(theirs)} as `Authorization: Bearer …`"
 
     async def __call__(self, call: Call, next: Handler) -> Reply:
         """Pass the call on with its principal.
@@ -91,7 +94,7 @@ class Auth:
         if self._tokens is not None and secret.count(".") == 2:
             return await self._tokens.principal(secret)
         shown = masked(secret)
-        raise Unauthorized(f"no such API key: {shown}" if shown else "no such API key")
+        raise Unauthorized(f"no such API key{f': {shown}' if shown else ''}; {self._cure}")
 
 
 def masked(secret: str) -> str:

@@ -162,9 +162,11 @@ class Cache:
         return "" if "no-store" in _wishes(call) else key_of(call, self._scope)
 
     async def explain(self, call: Call) -> Mapping[str, object]:
-        """Tell whether the call's answer is kept, and under which key."""
+        """Tell whether the call's answer is kept, if that can be known here, and under which key."""
         key = await self._key_in_thread(call)
-        return {"answer": "kept" if await self._answers.get(key) is not None else "not kept", "key": key}
+        found, apart = await self._answers.get(key), self._answers.apart
+        kept = "kept" if found is not None else f"not known here: {apart}" if apart else "not kept"
+        return {"answer": kept, "key": key}
 
     async def _key_in_thread(self, call: Call) -> str:
         return await asyncio.to_thread(key_of, call, self._scope)

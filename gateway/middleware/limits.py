@@ -138,6 +138,10 @@ class Limits:
         standings = await self._limiter.standings(meters)
         if meters and not standings:
             return {"not counted": f"Redis is gone, and without_redis is {self._options.without_redis}"}
+        if apart := self._limiter.apart:
+            return {
+                meter.id: f"{meter.limit} at most; how many are left is not known here: {apart}" for meter in meters
+            }
         return {
             standing.meter.id: f"{standing.remaining} of {standing.meter.limit} left, whole again in "
             f"{go_duration(standing.reset_s)}"

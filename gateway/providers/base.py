@@ -236,6 +236,9 @@ class ProviderOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     kind: str = ""
     """Which translator this is; the entry's own name when left out."""
 
+    documents: ClassVar[frozenset[str]] = frozenset()
+    """Its secrets that are no line to be sent, but a text such as JSON, or the path of one."""
+
     def off(self) -> str:
         """Return why this provider cannot be used as configured (`OPENAI_API_KEY is not set`); empty: it can."""
         return ""

@@ -47,6 +47,7 @@ class VertexOptions(Keyed, frozen=True, kw_only=True):
     """Where the API is, for Private Service Connect or a proxy; the location's own address when left out."""
 
     key_variable: ClassVar[str] = "GOOGLE_APPLICATION_CREDENTIALS"
+    documents: ClassVar[frozenset[str]] = frozenset({"credentials"})
 
     def __post_init__(self) -> None:
         """Check what becomes a part of an address.

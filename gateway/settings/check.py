@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway.core.call import PATHS
 from gateway.core.principal import Limits
+from gateway.core.secret import Secret, flaw
 from gateway.middleware.limits import LimitsOptions
 from gateway.middleware.retry import JOINS, RetryOptions
 from gateway.settings import plugins
@@ -20,6 +21,8 @@ OWN_PATHS = frozenset({"/chat/completions", "/messages", "/messages/count_tokens
 """Below `/v1`, beside `/models`."""
 MOST_CURED = 200
 """Unknown names that get a suggestion: to look for one among thousands takes milliseconds each."""
+
+TAKE_IT_OUT = "take it out of the secret"
 
 
 class Found(Struct, frozen=True):
@@ -85,15 +88,22 @@ class _Check:
     def _near(self, name: str, names: Iterable[str]) -> str:
         return near(name, names) if len(self._complaints) < MOST_CURED else ""
 
+    def _line(self, path: Path, secret: str) -> bool:
+        """Tell whether `secret` can be sent as it is written, and complain where it cannot."""
+        problem = flaw(secret)
+        if problem:
+            self._wrong(path, problem, TAKE_IT_OUT)
+        return not problem
+
     # ── the server and its stores
 
     def _addresses(self) -> None:
         settings, sound = self._settings, self._found.sound
         redis = settings.redis.reveal() if sound("redis") else ""
-        if redis and not is_redis(redis):
+        if redis and not is_redis(redis) and self._line(("redis",), redis):
             self._wrong(("redis",), "expected an address like redis://host:6379/0, rediss://… or unix://…")
         database = settings.database.reveal() if sound("database") else ""
-        if database and not is_database(database):
+        if database and not is_database(database) and self._line(("database",), database):
             self._wrong(("database",), "expected an address like sqlite:///gateway.db or postgresql://…")
         if sound("server", "max_body") and settings.server.max_body < 1:
             self._wrong(("server", "max_body"), "nothing at all could be sent")
@@ -101,9 +111,14 @@ class _Check:
     # ── providers and models
 
     def _providers(self) -> None:
-        for name in self._settings.providers:
+        for name, options in self._settings.providers.items():
             if re.search(r"[/*\s]", name) or not name:
                 self._wrong(("providers", name), 'a provider\'s name cannot contain "/", "*" or spaces')
+            for option in options.__struct_fields__:
+                value = getattr(options, option)
+                path = ("providers", name, option)
+                if isinstance(value, Secret) and option not in options.documents and self._found.sound(*path):
+                    self._line(path, value.reveal())
 
     def _route(self, name: str, route: RouteSettings) -> None:
         path = ("models", name)
@@ -259,9 +274,10 @@ class _Check:
                 if ":" in key.name:
                     problem = "a key's name has no colon: `user:ann` is what the owner of a token is called"
                     self._wrong(("keys", i, "name"), problem, "use another character")
-            if self._found.sound("keys", i, "key"):
+            secret = key.key.reveal() if self._found.sound("keys", i, "key") else None
+            if secret is not None and self._line(("keys", i, "key"), secret):
                 try:
-                    digest = digest_of(key.key.reveal())
+                    digest = digest_of(secret)
                 except ValueError as error:
                     self._wrong(("keys", i, "key"), str(error))
                 else:

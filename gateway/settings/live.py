@@ -177,6 +177,15 @@ class Live:
             await self._settle()
             await self._process.close()
 
+    @asynccontextmanager
+    async def looking(self) -> AsyncGenerator[None, None]:
+        """Connect to what is looked at, for who serves nobody: nothing is made or written, and no upstream asked."""
+        await self._connect(self.gateway)
+        try:
+            yield
+        finally:
+            await self._process.close()
+
     async def _settle(self) -> None:
         """Wait until every ending has run, but not for ever: what they leave must still be written."""
         try:
@@ -246,11 +255,14 @@ class Live:
         except Unusable as error:
             raise ConfigError([Complaint(0, 0, "database", str(error), file=self.name)]) from None
 
-    async def _start(self, gateway: Gateway) -> None:
+    async def _connect(self, gateway: Gateway) -> None:
         if gateway.store is not None:
             gateway.store.do_without(gateway.without_redis)
         await self._process.start()
         self.fleet.share(None if gateway.store is None else gateway.store.rests)
+
+    async def _start(self, gateway: Gateway) -> None:
+        await self._connect(gateway)
         if gateway.recorder is not None:
             gateway.recorder.start()
         self._process.discovery.follow(gateway.sources)

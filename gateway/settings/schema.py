@@ -146,7 +146,8 @@ class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     limits: Limits = Limits()
     """How much it may use."""
     admin: bool = False
-    """May reload the configuration and read what only operators should."""
+    """May reload the configuration (`POST /admin/reload`), and is told by `/health` and `/info` which providers and
+    deployments there are, how they are, and what is wrong with a newer configuration."""
     expires: Moment = Moment("")
     """When it stops to work: a date or a time, UTC unless it says otherwise. Never, when left out."""
 

@@ -42,7 +42,7 @@ def run(tmp_path):
 def test_check_says_what_is_right(run):
     """And what it counted, so that an empty file does not look fine."""
     done = run("check", "FILE")
-    assert done.exit_code == 0 and "3 models, 1 keys" in done.output
+    assert done.exit_code == 0 and "3 models, 1 key." in done.output
 
 
 def test_check_finds_the_file_as_serve_does(run, tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_check_says_why_a_provider_is_off(run):
     [
         ("", "Responses are kept in memory, by each worker for itself; set `database:`"),
         ("responses: {keep: 0s}\n", "Responses are not kept."),
-        ("database: sqlite:///gateway.db\n", "1 keys.\n"),
+        ("database: sqlite:///gateway.db\n", "1 key.\n"),
     ],
 )
 def test_check_says_where_responses_are_kept(run, more, words):
@@ -232,6 +232,13 @@ def explained(run, model="fast"):
     return json.loads(run("explain", "--model", model, "--config", "FILE", "--key", "key-canary-0123456789").output)
 
 
+def test_explain_makes_no_database(run, tmp_path):
+    """Who asks what would be done has done nothing."""
+    run.file.write_text(f"{TEAM}\ndatabase: sqlite:///{tmp_path}/calls.db\n")
+    assert explained(run)["asked"]
+    assert [file.name for file in tmp_path.iterdir()] == ["gateway.yaml"]
+
+
 def test_explain_tells_what_a_route_does_that_is_not_usual(run):
     """In the words of the configuration; of what is usual, nothing."""
     assert explained(run)["route"] == {"name": "fast", "order": "as_written"}
@@ -262,3 +269,27 @@ def test_explain_tells_who_rests_where_redis_knows(run, own_valkey):
     assert "rests_for_s" not in well
     own_valkey.stop()
     assert "rests_for_s" not in json.dumps(explained(run))
+
+
+UNKNOWN = "not known here: the serving process alone knows; set `redis:`"
+
+
+def test_explain_says_what_the_serving_process_alone_knows(run):
+    """It is another process, which has counted nothing and asked nobody: "5 of 5 left" would be a guess."""
+    said = explained(run)
+    assert said["limits"] == {"key:team-a:requests": f"5 at most; how many are left is {UNKNOWN}"}
+    assert said["cache"]["answer"] == UNKNOWN and said["cache"]["key"]
+    assert said["resting"] == f"{UNKNOWN}, or see `/health`"
+
+
+def test_explain_tells_what_redis_knows_and_when_it_is_gone(run, own_valkey):
+    """Where all processes count together, how many are left is true here too."""
+    run.file.write_text(f"{TEAM}\nredis: {own_valkey.url}\n")
+    said = explained(run)
+    assert said["limits"]["key:team-a:requests"].startswith("5 of 5 left")
+    assert said["cache"]["answer"] == "not kept" and "resting" not in said
+    own_valkey.stop()
+    said = explained(run)
+    gone = "not known here: Redis is gone"
+    assert said["limits"] == {"key:team-a:requests": f"5 at most; how many are left is {gone}"}
+    assert said["cache"]["answer"] == gone and said["resting"] == f"{gone}, or see `/health`"

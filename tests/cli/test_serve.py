@@ -8,9 +8,13 @@ import sys
 import time
 from collections import Counter
 
+import click
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from gateway.cli.main import main
+from gateway.cli.run import listen
 from tests.serving import started
 
 ECHO = "providers: {echo: {}}\nmodels: {echo: echo/echo}\nchain: [{use: metrics}, {use: cost}, {use: retry}]\n"
@@ -54,6 +58,19 @@ def test_a_taken_port_is_told_in_a_sentence(tmp_path):
         )
     assert again.returncode == 1 and "choose another with --port" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no..name"])
+def test_an_address_that_is_not_this_machines_is_told_with_its_cure(host):
+    """Another port would not help. (192.0.2.0/24 is nobody's: RFC 5737.)"""
+    with pytest.raises(click.ClickException, match="choose an address of this machine with --host"):
+        listen(host, 0)
+
+
+def test_a_port_that_is_none_is_refused_with_the_range():
+    """By the option itself, like one in the file."""
+    done = CliRunner().invoke(main, ["serve", "--port", "70000"])
+    assert done.exit_code == 2 and "0<=x<=65535" in done.output
 
 
 def test_it_listens_on_ipv6_and_ipv4_at_once(tmp_path):

@@ -274,6 +274,15 @@ def test_what_is_no_proxy_is_none(url: str):
         Proxy.parse(url)
 
 
+def test_a_port_that_is_too_large_is_told_so():
+    """All else is as expected, and whoever reads only what is expected looks for it there."""
+    for url in ("http://ann:secret@p:99999", "p:65536/"):
+        with pytest.raises(ValueError, match=r"^its port is above 65535; expected"):
+            Proxy.parse(url)
+    with pytest.raises(ValueError, match=r"^expected"):
+        Proxy.parse("http://[::12345")
+
+
 def test_a_proxy_prints_without_its_password():
     """It stands in settings, and settings stand in tracebacks."""
     proxy = Proxy.parse("http://ann:secret@p:1")

@@ -120,6 +120,22 @@ async def test_reloading_is_for_admins(upstream):
             assert answer.status_code == status, key
 
 
+async def test_health_tells_an_admin_all_and_nobody_else(upstream):
+    """How deployments are is for operators: by the key they have. Probes have none, and are answered nevertheless."""
+    chain = CHAIN.replace("{use: metrics}", "{use: auth}")
+    inside = {"/health": {"providers", "deployments", "last_reload_error"}, "/info": {"providers", "models", "chain"}}
+    async with serving(mock_config(upstream.url, chain, KEYS)) as gateway:
+        await gateway.ask(key=USER)
+        for path, names in inside.items():
+            for sent in ({"authorization": f"Bearer {ADMIN}"}, {"x-api-key": ADMIN}):
+                assert names <= (await gateway.http.get(path, headers=sent)).json().keys()
+            for key in ("", "wrong", "not.a.token", USER):
+                answer = await gateway.http.get(path, headers={"authorization": f"Bearer {key}"} if key else {})
+                assert answer.status_code == 200 and not names & answer.json().keys(), key
+        told = await gateway.http.get("/health", headers={"authorization": f"Bearer {ADMIN}"})
+        assert told.json()["deployments"][0]["name"] == "mock/mock-1" and ADMIN not in told.text
+
+
 async def test_a_key_sees_and_uses_its_own_models_only(upstream):
     """By OpenAI's header or Anthropic's; strangers are told nothing about models."""
     chain = CHAIN.replace("{use: metrics}", "{use: auth}")

@@ -93,8 +93,9 @@ async def test_no_key_and_a_wrong_key_are_told_the_cure_without_the_secret():
     """A message ends in logs: three characters and four are enough for the owner to know the key by."""
     house = House()
     assert await house.refusal("") == "no API key: send `Authorization: Bearer <key>`"
-    assert await house.refusal("sk-mistyped-secret-9876") == "no such API key: sk-…9876"
-    assert await house.refusal("sk-short-one") == "no such API key"
+    cure = "send one of the gateway's `keys:` as `Authorization: Bearer …`"
+    assert await house.refusal("sk-mistyped-secret-9876") == f"no such API key: sk-…9876; {cure}"
+    assert await house.refusal("sk-short-one") == f"no such API key; {cure}"
     assert masked("x" * 12) == ""
 
 
@@ -142,7 +143,8 @@ async def test_a_token_and_a_key_go_in_at_the_same_door():
     house = House(shared())
     assert (await house.enter(token())).id == "user:ann"
     assert await house.enter("sk-team-a-0123456789") == TEAM_A
-    assert await House(shared()).refusal("sk-mistyped-secret-9876") == "no such API key: sk-…9876"
+    cure = "send one of the gateway's `keys:` or a token as `Authorization: Bearer …`"
+    assert await House(shared()).refusal("sk-mistyped-secret-9876") == f"no such API key: sk-…9876; {cure}"
 
 
 async def test_claims_become_the_principal_by_dotted_paths():

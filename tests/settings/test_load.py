@@ -45,7 +45,7 @@ def test_a_mistake_after_a_variable_is_still_placed_right():
     text = "providers: {openai: {api_key: ${A:-größe…}, bse_url: x}}\n"
     with pytest.raises(ConfigError) as caught:
         loaded(text)
-    complaint = caught.value.complaints[0]
+    complaint = caught.value.complaints[-1]
     assert text[complaint.column - 1 :].startswith("bse_url")
 
 

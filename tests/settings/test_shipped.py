@@ -41,6 +41,13 @@ def test_a_shipped_file_is_plain_yaml_that_fits_the_schema(file: Path):
     assert list(mistakes(yaml.safe_load(file.read_text()), schema(), schema())) == []
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_shipped_file_holds_a_key(file: Path):
+    """Whoever copied it would let in everybody who knows the key, or guesses what its digest is of."""
+    keys = yaml.safe_load(file.read_text()).get("keys", [])
+    assert all(re.fullmatch(r"\$\{\w+\}", key["key"]) for key in keys)
+
+
 def test_without_any_variable_the_echo_is_on_and_all_else_is_off():
     """A fresh clone on a machine without accounts."""
     providers = loaded(shipped("gateway.yaml"), {}).settings.providers

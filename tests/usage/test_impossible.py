@@ -43,6 +43,30 @@ async def test_what_nobody_can_have_used_is_not_counted(stream, said, tmp_path):
             assert after - before == used[0].prompt_tokens + 7
 
 
+@pytest.mark.parametrize("said", ["-0.5", "1e300", "123456789012345678901"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_nobody_is_charged_is_no_cost(stream, said):
+    """OpenRouter says what a call cost; where it cannot have, the price that is configured counts."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": json.loads(said)}
+    choice = {"index": 0, "delta" if stream else "message": {"role": "assistant", "content": "Hi"}}
+    kind = "chat.completion.chunk" if stream else "chat.completion"
+    answer = {"id": "x", "object": kind, "created": 1, "model": "m", "choices": [choice | {"finish_reason": "stop"}]}
+    body = json.dumps(answer | {"usage": usage}).encode()
+    body = b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body
+    type_ = b"text/event-stream" if stream else b"application/json"
+    raw = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (type_, len(body), body)
+    async with ScriptedUpstream() as upstream:
+        upstream.will(Raw(raw))
+        providers = {"openrouter": {"api_key": "secret", "base_url": upstream.url}}
+        place = {"target": "openrouter/m", "price": {"prompt": 1, "completion": 2}}
+        models = {"m": {"deployments": [place]}}
+        async with serving(json.dumps({"providers": providers, "models": models, "chain": CHAIN})) as gateway:
+            question = {"messages": [{"role": "user", "content": "Hi"}], "model": "m", "stream": stream}
+            assert (await gateway.post("/v1/chat/completions", question)).status_code == 200
+            await gateway.settle()
+            assert (receipts[-1].usage.prompt_tokens, receipts[-1].cost_nusd) == (5, 9_000)
+
+
 BESIDE = {
     "embeddings": {"data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]},
     "images/generations": {"created": 1, "data": [{"b64_json": "aa"}]},
@@ -67,30 +91,6 @@ async def test_nor_is_it_where_no_chat_is_asked_for(path, said, tmp_path):
     cost = answer.headers["x-gateway-cost"]
     assert (answer.status_code, cost) == (200, "unknown") if path == "moderations" else float(cost) < 0.00001
     assert 0 <= counted(page, "openai") - before < 10
-
-
-@pytest.mark.parametrize("said", ["-0.5", "1e300", "123456789012345678901"])
-@pytest.mark.parametrize("stream", [False, True])
-async def test_what_nobody_is_charged_is_no_cost(stream, said):
-    """OpenRouter says what a call cost; where it cannot have, the price that is configured counts."""
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": json.loads(said)}
-    choice = {"index": 0, "delta" if stream else "message": {"role": "assistant", "content": "Hi"}}
-    kind = "chat.completion.chunk" if stream else "chat.completion"
-    answer = {"id": "x", "object": kind, "created": 1, "model": "m", "choices": [choice | {"finish_reason": "stop"}]}
-    body = json.dumps(answer | {"usage": usage}).encode()
-    body = b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body
-    type_ = b"text/event-stream" if stream else b"application/json"
-    raw = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (type_, len(body), body)
-    async with ScriptedUpstream() as upstream:
-        upstream.will(Raw(raw))
-        providers = {"openrouter": {"api_key": "secret", "base_url": upstream.url}}
-        place = {"target": "openrouter/m", "price": {"prompt": 1, "completion": 2}}
-        models = {"m": {"deployments": [place]}}
-        async with serving(json.dumps({"providers": providers, "models": models, "chain": CHAIN})) as gateway:
-            question = {"messages": [{"role": "user", "content": "Hi"}], "model": "m", "stream": stream}
-            assert (await gateway.post("/v1/chat/completions", question)).status_code == 200
-            await gateway.settle()
-            assert (receipts[-1].usage.prompt_tokens, receipts[-1].cost_nusd) == (5, 9_000)
 
 
 def counted(page, provider):
