@@ -503,7 +503,7 @@ def test_a_stated_cost_that_is_no_number_is_none(odd):
 
 @pytest.mark.parametrize("ticks", [-50, 10**30, 10**400], ids=["negative", "large", "endless"])
 def test_a_stated_cost_that_nobody_would_charge_is_none(ticks):
-    """By the table it costs what it costs. Below zero it would fill budgets up, and no database holds a larger one."""
+    """Ticks and dollars alike: below zero they would fill budgets up."""
     for said in ({"cost_in_usd_ticks": ticks}, {"cost": ticks}):
         body = whole({"content": "x"}, usage={**USAGE, **said})
         assert openai(vendor="openrouter").whole(STREAMED, body).usage.stated_cost_nusd is None
