@@ -22,15 +22,21 @@ from gateway.engine.health import TRIED_S, Condition, Health, Rules
 
 MOST_REMEMBERED = 10_000
 """Deployments whose measurements are kept; patterns let clients name them, so there is an end."""
+SHOW_EVERY_S = 1.0
+"""How often this process looks whose `Retry-After` is over, as long as there are any."""
 LEARN_EVERY_S = 1.0
 """How often this process looks who rests by the experience of others."""
 PROBE_LEASE_S = 60.0
 """After this, another call may try a deployment whose trial has not ended."""
 
-RESTED = Counter("gateway_rests", "How often a deployment was found ill and left in peace.", ["deployment"])
+RESTED = Counter(
+    "gateway_rests",
+    "How often a deployment was left in peace: it was found ill, or its upstream said Retry-After.",
+    ["deployment"],
+)
 RESTING = Gauge(
     "gateway_resting",
-    "Deployments that were found ill and have not answered since.",
+    "Deployments that were found ill and have not answered since, or whose upstream's Retry-After is not over.",
     ["deployment"],
     multiprocess_mode="livemax",
 )
@@ -49,6 +55,13 @@ class LiveFleet:
         self._chance = chance or random.Random()  # noqa: S311 spreading load is no secret
         self._health: dict[str, Health] = {}
         self._shown = dict[str, int]()
+        self._shown_s = -inf
+        """When it was."""
+        self._wished_until_s = -inf
+        """When the last `Retry-After` of all is over: until then, what is shown changes by itself."""
+        self._showing: asyncio.Task[None] | None = None
+        self._serves = False
+        """Whether there is a loop to show it on: from the first `share` until `close`."""
         self._shared: Rests | None = None
         self._learning: asyncio.Task[None] | None = None
         self._telling = set[asyncio.Task[None]]()
@@ -145,10 +158,13 @@ class LiveFleet:
         """Note that an attempt is over, of the call with this receipt."""
         health, now_s = self._health[tried.deployment], self._clock.now()
         health.in_flight -= 1
+        begins_to_rest = False
         if tried.retry_after_s is not None:
-            health.wish(now_s, tried.retry_after_s)
+            begins_to_rest = health.wish(now_s, tried.retry_after_s)
+            self._wished_until_s = max(self._wished_until_s, health.wishes_until_s)
         if tried.unhealthy:
             if self._has_fallen_ill(health, tried, receipt, now_s):
+                begins_to_rest = False  # by that, and not by what was asked for
                 self._lie_down(tried.deployment, health)
         elif tried.first_chunk_s is not None or tried.error == Rejected.__name__:  # which is an answer, too
             health.well(now_s)
@@ -156,6 +172,10 @@ class LiveFleet:
                 self._recover(tried.deployment, health)
         elif tried.trial and health.strikes:  # nobody waited for how it would end
             self._give_up(tried.deployment, health)
+        if begins_to_rest:
+            RESTED.labels(health.label).inc()
+        if tried.retry_after_s is not None:
+            self._show_wishes()
 
     def _has_fallen_ill(self, health: Health, tried: Tried, receipt: Receipt, now_s: float) -> bool:
         """Count a failure, and tell whether the deployment is to rest."""
@@ -168,14 +188,17 @@ class LiveFleet:
 
     def share(self, rests: Rests | None) -> None:
         """From now on, tell others by `rests` who rests, and learn it from them; `None`: go by what is known here."""
-        self._shared = rests
+        self._shared, self._serves = rests, True
         if rests is not None and self._learning is None:
             self._learning = asyncio.ensure_future(self._keep_learning())
 
     async def close(self) -> None:
-        """Stop to learn, and tell what is still to be told."""
+        """Stop to learn and to show, and tell what is still to be told."""
+        self._serves = False
         if self._learning is not None:
             self._learning.cancel()
+        if self._showing is not None:
+            self._showing.cancel()
         if self._telling:
             await asyncio.wait(self._telling, timeout=1.0)
 
@@ -241,14 +264,27 @@ class LiveFleet:
 
     def _show(self) -> None:
         """Set the metric: by the configured name, under which a pattern's deployments are one."""
-        resting = dict.fromkeys(self._shown, 0)
+        now_s, resting = self._clock.now(), dict.fromkeys(self._shown, 0)
         for health in self._health.values():
             if health.label:
-                resting[health.label] = resting.get(health.label, 0) + bool(health.strikes)
+                resting[health.label] = resting.get(health.label, 0) + health.is_resting(now_s)
         for label, count in resting.items():
             if self._shown.get(label) != count:
                 RESTING.labels(label).set(count)
-        self._shown = resting
+        self._shown, self._shown_s = resting, now_s
+
+    def _show_wishes(self) -> None:
+        """Set the metric now and then, until no `Retry-After` is left: of one's end nobody is told."""
+        if self._showing is not None and not self._showing.done():
+            return
+        self._show()
+        if self._serves:
+            self._showing = asyncio.ensure_future(self._keep_showing())
+
+    async def _keep_showing(self) -> None:
+        while self._wished_until_s > self._shown_s:
+            await self._clock.sleep(SHOW_EVERY_S)
+            self._show()
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -126,6 +126,10 @@ class Health:
         self.wishes_until_s = -inf
         return None
 
+    def is_resting(self, now_s: float) -> bool:
+        """Tell whether it was found ill and has not answered since, or its upstream asked not to be asked."""
+        return self.strikes > 0 or self.wishes_until_s > now_s
+
     def condition(self, name: str, now_s: float, rules: Rules) -> Condition:
         """Return how it is."""
         left_s = max(0.0, self.rests_until_s - now_s, self.wishes_until_s - now_s)
@@ -209,9 +213,11 @@ class Health:
         self.rests_until_s = self.trial_until_s = -inf
         self.changed_s = now_s
 
-    def wish(self, now_s: float, seconds: float) -> None:
-        """Heed what the upstream asked for."""
+    def wish(self, now_s: float, seconds: float) -> bool:
+        """Heed what the upstream asked for; return whether it rests by that, and did not before."""
+        rested = self.is_resting(now_s)
         self.wishes_until_s = max(self.wishes_until_s, now_s + min(seconds, LONGEST_WISH_S))
+        return not rested and self.is_resting(now_s)
 
     def _forget(self, before_s: float) -> None:
         while self._outcomes and self._outcomes[0][0] < before_s:

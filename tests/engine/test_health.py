@@ -385,3 +385,32 @@ async def test_metrics_tell_who_rests_by_the_configured_name():
     rig.begin(x).answers()
     assert metric("gateway_resting", "m/*") == 1
     assert metric("gateway_rests_total", "m/*") == before + 2
+
+
+async def test_metrics_tell_who_rests_because_its_upstream_asked_for_it():
+    """As long as it asked for, though nobody asks it in the meantime: its end is no call's doing."""
+    rig = Rig()
+    place = Deployment("w/x", "w", "x", label="w/*")
+    before = metric("gateway_rests_total", "w/*")
+    rig.begin(place).fails(retry_after_s=0)
+    assert (metric("gateway_resting", "w/*"), metric("gateway_rests_total", "w/*")) == (0, before)
+    rig.fleet.share(None)
+    first, second = rig.begin(place), rig.begin(place)
+    first.fails(retry_after_s=7)
+    second.fails(retry_after_s=9)
+    assert (metric("gateway_resting", "w/*"), metric("gateway_rests_total", "w/*")) == (1, before + 1)
+    until_s = rig.clock.now() + 9
+    await rig.fleet._showing
+    assert until_s <= rig.clock.now() < until_s + 2 * fleets.SHOW_EVERY_S
+    assert metric("gateway_resting", "w/*") == 0
+    rig.begin(place).fails(retry_after_s=7)
+    assert (metric("gateway_resting", "w/*"), metric("gateway_rests_total", "w/*")) == (1, before + 2)
+    await rig.fleet.close()
+
+
+def test_who_rests_for_two_reasons_rests_once():
+    """The failure that was one too many said `Retry-After`."""
+    rig = Rig(failures=1)
+    before = metric("gateway_rests_total", "v/*")
+    rig.begin(Deployment("v/x", "v", "x", label="v/*")).fails(retry_after_s=7)
+    assert (metric("gateway_resting", "v/*"), metric("gateway_rests_total", "v/*")) == (1, before + 1)

@@ -263,6 +263,22 @@ async def test_health_tells_who_rests_and_is_not_degraded_by_it(primary, spare):
         assert 'gateway_attempts_total{error="Unreachable",provider="a"}' in metrics
 
 
+async def test_metrics_tell_who_rests_because_its_upstream_asked_for_it(primary, spare):
+    """As `/health` does: a `Retry-After` is heeded by every call."""
+    async with gateway_of(primary, spare) as gateway:
+        before = counted((await gateway.http.get("/metrics")).text, 'gateway_rests_total{deployment="a/m"}')
+        primary.will(Busy(retry_after=60))
+        await gateway.ask()
+        assert (await gateway.http.get("/health")).json()["deployments"][0]["state"] == "resting"
+
+        async def is_shown():
+            return counted((await gateway.http.get("/metrics")).text, 'gateway_resting{deployment="a/m"}') == 1
+
+        await until(is_shown)
+        metrics = (await gateway.http.get("/metrics")).text
+        assert counted(metrics, 'gateway_rests_total{deployment="a/m"}') == before + 1
+
+
 async def test_strangers_are_not_told_how_deployments_are(primary):
     """Where keys are asked for, names of deployments are for those inside."""
     chain = "chain: [{use: auth}, {use: retry}]"
