@@ -44,7 +44,8 @@ USED = Counts(
     Counter("chat_tokens", "Tokens; cached and cache_write are in prompt, reasoning in completion.", [*WHO, "kind"])
 )
 REVENUE = Counts(
-    Gauge("revenue_total_usd", "What calls cost, in dollars.", WHO, multiprocess_mode="sum"), per=NUSD_A_DOLLAR
+    Gauge("revenue_total_usd", "What calls cost at their upstreams, in dollars.", WHO, multiprocess_mode="sum"),
+    per=NUSD_A_DOLLAR,
 )
 UNPRICED = Counts(Counter("gateway_cost_unknown", "Calls that used tokens at a price nobody knows.", WHO))
 STREAMS = Count(Gauge("active_streams_current", "Streams being answered now.", multiprocess_mode="livesum"))
