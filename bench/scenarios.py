@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from msgspec import Struct
 from bench.figures import ANY, Sample
 from bench.measure import P50, P99, P999, Run, load
 from bench.peers import Envoy, envoy_is_there, peers
-from bench.servers import CHAIN, Busy, Direct, Gateway, Nginx, Redis, Server, Upstream, gateway_config
+from bench.servers import CHAIN, Direct, Gateway, Nginx, Redis, Server, Upstream, gateway_config
 from bench.tools import LOAD_CORE, SERVER_CORE, needed, pinned, redis_program, say
 
 LITTLE = 100.0
@@ -30,7 +31,6 @@ CONCURRENT = (1, 64, 1000)
 SIZES = (1 << 10, 1 << 14, 1 << 17, 1 << 20)
 MIDDLEWARES = (1, len(CHAIN), 25, 50)
 NAMES = (1, 100, 1_000, 10_000)
-PROCESSES = (1, 2)
 
 
 class Effort(Struct, frozen=True):
@@ -99,6 +99,20 @@ class Bench:
         for other in self.servers:
             other.signal(signal.SIGCONT if other is server else signal.SIGSTOP)
         return load(server, self.place, model, **options)  # type: ignore[arg-type]
+
+    def run_beside(self, rival: Server | None, server: Server, *, seconds: float) -> Run:
+        """Load two servers, which were asleep, at the same time, and return what the second did meanwhile."""
+        both = [one for one in (rival, server) if one is not None]
+        for one in both:
+            one.signal(signal.SIGCONT)
+        with ThreadPoolExecutor() as beside:
+            if rival is not None:
+                beside.submit(load, rival, self.place, seconds=seconds + 1.0)
+                time.sleep(0.5)
+            run = self.run(server, seconds=seconds)
+        for one in both:
+            one.signal(signal.SIGSTOP)
+        return run
 
     def note(self, scenario: str, server: Server, case: object, round: int, **values: float) -> None:
         """Take down what was measured."""
@@ -248,22 +262,27 @@ def variants(bench: Bench) -> None:
 
 
 def workers(bench: Bench) -> None:
-    """What a second process adds, with Redis: each has half of one core, so that the load and Redis have the other."""
+    """What a second process adds, with Redis, where each has half of a core: load, upstream and Redis have the other.
+
+    One process shares its core with a rival, a server of its own that is loaded just as well; two share it with each
+    other.
+    """
     say("workers")
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(Redis(bench.place, redis_program()))
-        made: list[tuple[int, Server]] = [(count, bench.nginx(count)) for count in PROCESSES]
-        made += [(count, bench.gateway(workers=count, redis=redis.url)) for count in PROCESSES]
-        for _, server in made:
+        made: list[tuple[int, Server, Server | None]] = [
+            (1, bench.nginx(), bench.nginx()),
+            (2, bench.nginx(2), None),
+            (1, bench.gateway(redis=redis.url), bench.gateway()),
+            (2, bench.gateway(workers=2, redis=redis.url), None),
+        ]
+        for server in (server for _, *servers in made for server in servers if server is not None):
             stack.enter_context(server)
-            bench.run(server, calls=1000)
+            bench.run(server, calls=3000)
             server.signal(signal.SIGSTOP)
         for round in bench.rounds():
-            for count, server in made:
-                server.signal(signal.SIGCONT)
-                with Busy() if count == 1 else contextlib.nullcontext():
-                    run = bench.run(server, seconds=bench.effort.seconds)
-                server.signal(signal.SIGSTOP)
+            for count, server, rival in made:
+                run = bench.run_beside(rival, server, seconds=bench.effort.seconds)
                 rate = run.told.calls / run.told.seconds
                 bench.note("workers", server, count, round, cpu_us=run.cpu_us_per_call, calls_per_s=rate)
 

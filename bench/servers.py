@@ -243,17 +243,6 @@ class Redis(Process):
             return int(client.info("stats")["total_commands_processed"])
 
 
-class Busy:
-    """A program that wants the servers' core for itself, and so gets half of it beside one that wants it too."""
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=pinned(SERVER_CORE))
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
 class Gateway(Server):
     """Ours, with its whole chain."""
 
