@@ -1,7 +1,8 @@
 """One connection to Redis: redis-py opens it (the URL's options, TLS, the password), then hiredis packs and reads.
 
 redis-py's own way, a pipeline out of a pool, took 110 µs of CPU for the four commands of a call where 64 are under way
-at a time, and 430 where one is; this takes 45 and 140 (measured with and without Redis, the difference).
+at a time, and 430 where one is. This took 45 and 140. With two round trips in place of four it is 73 where one call is
+under way, and nothing where 64 are, for Redis does what this process would (measured with and without, the difference).
 """
 
 import asyncio
