@@ -39,12 +39,6 @@ async def narrow() -> AsyncGenerator[NativeTransport, None]:
     await transport.close()
 
 
-@pytest.fixture
-async def upstream() -> AsyncGenerator[ScriptedUpstream, None]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
 def origin_of(transport: NativeTransport) -> Origin:
     (origin,) = transport._origins.values()
     return origin

@@ -4,10 +4,8 @@ company. Nothing is lost by that, nothing comes out of order, and nothing large 
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
 from gateway.core.call import Body, Call
 from gateway.core.middleware import Handler, Middleware
@@ -19,7 +17,7 @@ from gateway.kv.line import Line
 from gateway.kv.redis import SMALL_BYTES, RedisStore
 from gateway.middleware.base import Options
 from gateway.middleware.limits import Limits
-from tests.kv.test_redis import a_meter, eventually, store_of, until_back
+from tests.kv.test_redis import a_meter, cut_off, eventually, leave_while_asked, store_of, until_back
 from tests.proxy import Proxy
 from tests.script import ScriptedUpstream
 from tests.serving import Serving, mock_config, serving
@@ -42,18 +40,6 @@ async def _change(call: Call, next: Handler) -> Reply:
     raw = call.body.raw.replace(b"Ann", b"X")
     messages = type(call.body.fields["messages"])(bytes(call.body.fields["messages"]).replace(b"Ann", b"X"))
     return await next(call.but(body=Body(raw, {**call.body.fields, "messages": messages})))
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def proxy(own_valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with Proxy(own_valkey.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture(autouse=True)
@@ -360,13 +346,7 @@ async def test_a_connection_that_was_closed_in_between_loses_no_settling(own_val
         store.settle(held, None)
         link = store._limits._link
         assert link is not None
-        async with Redis.from_url(own_valkey.url) as other:
-            await other.client_kill_filter(_type="normal", skipme=True)
-
-        async def closed() -> bool:
-            return not link.is_open
-
-        await eventually(closed)
+        await cut_off(link, own_valkey)
         assert isinstance(await store.hold(unheard(), [(places, 1)]), Held)
         assert not store.degraded
 
@@ -409,13 +389,7 @@ async def test_a_client_that_leaves_while_both_are_asked_holds_nothing(own_valke
         key = unheard()
         await store.put(key, b"four", 60)
         await store.hold("before", [(a_meter("requests", 1), 1)])  # Redis knows the script now
-        own_valkey.send_signal(signal.SIGSTOP)
-        leaving = asyncio.ensure_future(store.hold("leaving", [(places, 1)], key))
-        await asyncio.sleep(0.1)
-        leaving.cancel()
-        own_valkey.send_signal(signal.SIGCONT)
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
+        await leave_while_asked(store.hold("leaving", [(places, 1)], key), own_valkey)
 
         async def free() -> bool:
             return (await store.standings([places]))[0].remaining == 1

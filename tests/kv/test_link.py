@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 from gateway.core.resources import Held
 from gateway.kv.link import Link, pack
 from tests.engine.certs import server_context
-from tests.kv.test_redis import a_meter, eventually, store_of
+from tests.kv.test_redis import a_meter, cut_off, store_of
 from tests.valkey import Valkey
 
 
@@ -108,13 +108,7 @@ async def test_a_connection_that_was_closed_while_idle_is_opened_again(own_valke
         await store.hold("before", [(meter, 1)])
         link = store._limits._link
         assert link is not None
-        async with Redis.from_url(own_valkey.url) as other:
-            await other.client_kill_filter(_type="normal", skipme=True)
-
-        async def closed() -> bool:
-            return not link.is_open
-
-        await eventually(closed)
+        await cut_off(link, own_valkey)
         held = await store.hold("after", [(meter, 1)])
         assert isinstance(held, Held) and held.standings[0].remaining == 8
         assert not store.degraded

@@ -1,7 +1,6 @@
 """Redis that is gone, slow, or back, as those see it who call the gateway: they go on, within 50 ms of waiting."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,18 +17,6 @@ from tests.valkey import Valkey
 
 KEY = "test-key-0123456789abcdef"
 HELD = {"local": "each process counts by itself", "open": "nothing is limited", "closed": "calls that have limits are"}
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def proxy(own_valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with Proxy(own_valkey.port) as proxy:
-        yield proxy
 
 
 def config_of(

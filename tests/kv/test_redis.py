@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from gateway.core.resources import Denied, Held, Meter
 from gateway.engine.clock import SystemClock
 from gateway.kv.line import Gone, Line
+from gateway.kv.link import Link
 from gateway.kv.redis import ANSWERS, LIMITS, RedisStore
 from tests.kv.rigs import BEGIN_S, rig_of, settled
 from tests.valkey import Valkey
@@ -55,6 +58,28 @@ async def until_back(store: RedisStore) -> None:
         return not store.degraded
 
     await eventually(back)
+
+
+async def cut_off(link: Link, valkey: Valkey) -> None:
+    """Have the server close a connection, as Redis and whatever stands before it may where nobody uses it."""
+    async with Redis.from_url(valkey.url) as other:
+        await other.client_kill_filter(_type="normal", skipme=True)
+
+    async def closed() -> bool:
+        return not link.is_open
+
+    await eventually(closed)
+
+
+async def leave_while_asked(asking: Coroutine[Any, Any, object], valkey: Valkey) -> None:
+    """Cancel what asks the server while the server stands still."""
+    valkey.send_signal(signal.SIGSTOP)
+    leaving = asyncio.ensure_future(asking)
+    await asyncio.sleep(0.1)
+    leaving.cancel()
+    valkey.send_signal(signal.SIGCONT)
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
 
 
 def said_of_limits(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -210,13 +235,7 @@ async def test_a_client_that_leaves_while_we_ask_holds_nothing(own_valkey: Valke
     places, tokens = a_meter("concurrent", 1), a_meter("tokens", 100)
     async with store_of(own_valkey.url, budget_s=5.0) as store:
         assert isinstance(await store.hold("before", [(a_meter("requests", 1), 1)]), Held)  # Redis knows the script now
-        own_valkey.send_signal(signal.SIGSTOP)
-        leaving = asyncio.ensure_future(store.hold("leaving", [(places, 1), (tokens, 100)]))
-        await asyncio.sleep(0.1)
-        leaving.cancel()
-        own_valkey.send_signal(signal.SIGCONT)
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
+        await leave_while_asked(store.hold("leaving", [(places, 1), (tokens, 100)]), own_valkey)
 
         async def free() -> bool:
             return [standing.remaining for standing in await store.standings([places, tokens])] == [1, 100]
